@@ -1,0 +1,44 @@
+/* The compiler seam: `cc` (the host's C compiler as a child process, CPU targets) and `nvrtc` (in process, opened
+ * with dlopen, any sm_XX, no GPU needed). Owns no cache and no device. Thread-safe: compile may run in parallel. */
+#ifndef MJ_JIT_COMPILER_H
+#define MJ_JIT_COMPILER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "runtime/base/error.h"
+
+typedef struct MjCompileRequest {
+    const char *source;      /* expanded template */
+    const char *source_name; /* "rmsnorm_fwd.cu", for messages */
+    const char *target;      /* "cpu:avx512_bf16", "sm_90a" */
+    const char *entry;       /* first kernel's name */
+    double timeout_s;        /* a child is killed after this; 0 = none */
+} MjCompileRequest;
+
+typedef struct MjCompileResult {
+    void *image;     /* malloc'd; the caller frees */
+    size_t image_bytes;
+    char *log;       /* malloc'd, NULL if empty */
+    double seconds;
+    int registers, spill_bytes, stack_bytes, shared_bytes; /* from ptxas; -1 where unknown (cpu) */
+} MjCompileResult;
+
+typedef struct MjCompiler MjCompiler;
+struct MjCompiler {
+    const char *name; /* "cc" or "nvrtc" */
+    bool (*serves)(const MjCompiler *c, const char *target);
+    /* Identity down to the build ("gcc (Debian 12.2.0-14+deb12u1) 12.2.0, sha of cc1", "NVRTC 13.0.88"), and the flags
+     * used for a target; both go into the key. Static for the life of the compiler. Never a path. */
+    int (*identify)(MjCompiler *c, const char *target, const char **identity, const char **flags, MjError *err);
+    int (*compile)(MjCompiler *c, const MjCompileRequest *req, MjCompileResult *out, MjError *err);
+    void (*close)(MjCompiler *c);
+};
+
+/* MJ_ERR_MISSING with what to install, or to use nocompile, when there is no compiler. Opening is lazy and cheap: cc
+ * looks for $MOJIT_CC, then cc, gcc, clang on the PATH; nvrtc for libnvrtc.so.13, .12 by the loader. */
+int mj_compiler_cc_open(MjCompiler **out, MjError *err) MJ_MUST_CHECK;
+int mj_compiler_nvrtc_open(MjCompiler **out, MjError *err) MJ_MUST_CHECK;
+void mj_compile_result_free(MjCompileResult *r);
+
+#endif

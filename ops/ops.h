@@ -1,0 +1,57 @@
+/* Ops: one registry drives dispatch, checks, gradients and benchmarks. Owns the table of ops, their references in
+ * double precision and their launches; knows nothing of models.
+ *
+ * An op is launched with its argument struct from kernels_src/kernel_args.h. The row of the table says which template
+ * serves which instruction family, how the template's parameters are read out of the struct, and the grid.
+ */
+#ifndef MJ_OPS_OPS_H
+#define MJ_OPS_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "jit/jit.h"
+#include "kernels_src/kernel_args.h"
+#include "runtime/base/error.h"
+#include "runtime/device.h"
+
+typedef enum MjOpId {
+    MJ_OP_EMBEDDING_FWD, MJ_OP_EMBEDDING_BWD,
+    MJ_OP_RMSNORM_FWD, MJ_OP_RMSNORM_BWD,
+    MJ_OP_ROPE_QKNORM_FWD, MJ_OP_ROPE_QKNORM_BWD,
+    MJ_OP_ATTENTION_FWD, MJ_OP_ATTENTION_BWD, /* bwd launches its entry points in turn: delta, then dq, then dk and dv */
+    MJ_OP_GEMM,
+    MJ_OP_ROUTER_FWD, MJ_OP_ROUTER_BWD,       /* bwd: dlogit and dx, then partial, then dweight */
+    MJ_OP_ROUTE_MAP, MJ_OP_BALANCE,
+    MJ_OP_PERMUTE, MJ_OP_PERMUTE_BWD, MJ_OP_COMBINE_FWD, MJ_OP_COMBINE_BWD,
+    MJ_OP_RELU2_FWD, MJ_OP_RELU2_BWD, MJ_OP_QUANTIZE, MJ_OP_QUANTIZE_WEIGHT, MJ_OP_AMAX,
+    MJ_OP_CROSS_ENTROPY, MJ_OP_SUM, MJ_OP_ADAMW,
+    MJ_OP_COUNT
+} MjOpId;
+
+typedef struct MjOpProfile { /* filled when profiling is on */
+    uint64_t launches;
+    double ms, flops, bytes;
+} MjOpProfile;
+
+typedef struct MjOps {
+    MjDevice *device;   /* NULL while planning for a target */
+    MjJit *jit;
+    MjFamily family;
+    bool profile;       /* synchronises around every launch */
+    MjOpProfile profiles[MJ_OP_COUNT];
+    bool check_finite;  /* after each op, name the first that produced a NaN or infinity (used to explain a NaN loss) */
+} MjOps;
+
+int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err) MJ_MUST_CHECK;
+
+/* Launches op `id` with its argument struct (`args_bytes` is checked against the table). Asynchronous on cuda. While the
+ * JIT records a plan, asks for the kernels and launches nothing. `what` names the use ("layer 3 up"), for messages. */
+int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, const char *what, MjError *err) MJ_MUST_CHECK;
+#define MJ_OP(ops, id, args, what, err) mj_op_launch((ops), (id), (args), sizeof *(args), (what), (err))
+
+const char *mj_op_name(MjOpId id);
+int mj_op_find(const char *name, MjOpId *out, MjError *err) MJ_MUST_CHECK; /* suggests the nearest */
+
+#endif
