@@ -46,6 +46,7 @@ typedef struct MjRmsnormFwdArgs { /* y = x / sqrt(mean(x^2) + eps); y in bf16 an
     const float *x;  /* (N, W) residual stream */
     uint16_t *y;     /* (N, W) bf16, may be NULL */
     float *y_f32;    /* (N, W), may be NULL; may be x itself */
+    float *x_copy;   /* (N, W), may be NULL: x itself, written through, where the residual stream goes on */
     float *rstd;     /* (N) */
     float eps;
     int32_t tokens, width;
