@@ -1,0 +1,116 @@
+/* The configuration: round trip, bad input and its messages. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "runtime/base/fs.h"
+#include "train/config.h"
+
+static char path[] = "/tmp/mojit-config-XXXXXX";
+
+static int load_text(MjConfig *c, const char *text, MjError *err) {
+    assert_int_equal(mj_fs_write_atomic(path, text, strlen(text), err), 0);
+    return mj_config_load(c, path, err);
+}
+
+static void expect_error(const char *text, const char *line, const char *part) {
+    MjConfig before, c;
+    mj_config_defaults(&c);
+    before = c;
+    MjError err = MJ_ERROR_INIT;
+    assert_int_equal(load_text(&c, text, &err), MJ_ERR_USAGE);
+    if (strstr(err.message, part) == NULL) fail_msg("expected \"%s\" in: %s", part, err.message);
+    if (strstr(err.message, line) == NULL) fail_msg("expected \"%s\" in: %s", line, err.message);
+    assert_memory_equal(&c, &before, sizeof c);
+    mj_error_clear(&err);
+}
+
+static void bad_files_name_line_and_nearest(void **state) {
+    (void)state;
+    expect_error("[model]\ndepht = 3\n", ":2:", "\"depth\"");
+    expect_error("[modle]\ndepth = 3\n", ":2:", "[model]");
+    expect_error("\n[train]\nsteps = ten\n", ":3:", "whole number");
+    expect_error("[train]\nsteps = 0\n", ":2:", "out of range");
+    expect_error("[precision]\nexperts = fp16\n", ":2:", "bf16|fp8");
+    expect_error("[moe]\nnormalize_gates = maybe\n", ":2:", "true or false");
+    expect_error("[optimizer]\nbetas = 0.9\n", ":2:", "two numbers");
+    expect_error("depth = 3\n", ":1:", "before any");
+    expect_error("[model]\nnonsense\n", ":2:", "key = value");
+}
+
+static void dump_reads_back(void **state) {
+    (void)state;
+    MjConfig a, b;
+    MjError err = MJ_ERROR_INIT;
+    mj_config_defaults(&a);
+    assert_int_equal(mj_config_set(&a, "optimizer.matrix_lr=0.1234567890123", &err), 0);
+    assert_int_equal(mj_config_set(&a, "cache.max_size=3M", &err), 0);
+    assert_int_equal(mj_config_set(&a, "moe.layout=capacity:1.25", &err), 0);
+    assert_int_equal(mj_config_set(&a, "precision.experts=fp8", &err), 0);
+    assert_int_equal(mj_config_set(&a, "optimizer.betas=0.9, 0.95", &err), 0);
+    assert_int_equal(a.cache.max_size, 3 << 20);
+    char *text = mj_config_dump(&a);
+    mj_config_defaults(&b);
+    assert_int_equal(load_text(&b, text, &err), 0);
+    assert_memory_equal(&a, &b, sizeof a);
+    free(text);
+}
+
+static void cross_checks(void **state) {
+    (void)state;
+    static const struct {
+        const char *set, *part;
+    } cases[] = {
+        {"jit.mode=statik", "static"},      {"jit.bucket=often", "bucket"},       {"moe.layout=capacity:x", "capacity"},
+        {"moe.top_k=64", "moe.experts"},    {"model.width=200", "multiple of 128"}, {"model.head_dim=96", "64 or 128"},
+        {"model.window_pattern=SXL", "SSSL"}, {"train.loss_chunk=1000", "multiple of 128"}, {"moe.hidden=100", "128"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        MjConfig c;
+        MjError err = MJ_ERROR_INIT;
+        mj_config_defaults(&c);
+        assert_int_equal(mj_config_check(&c, &err), 0);
+        assert_int_equal(mj_config_set(&c, cases[i].set, &err), 0);
+        assert_int_equal(mj_config_check(&c, &err), MJ_ERR_USAGE);
+        if (strstr(err.message, cases[i].part) == NULL) fail_msg("%s: expected \"%s\" in: %s", cases[i].set, cases[i].part, err.message);
+    }
+}
+
+static void table_is_sane(void **state) {
+    (void)state;
+    char *help = mj_config_help(), *md = mj_config_markdown();
+    for (const MjOption *o = mj_options; o->section != NULL; o++) {
+        char name[128];
+        (void)snprintf(name, sizeof name, "%s.%s = ", o->section, o->key);
+        if (strstr(help, name) == NULL) fail_msg("--help lacks %s", name);
+        (void)snprintf(name, sizeof name, "| `%s` |", o->key);
+        if (strstr(md, name) == NULL) fail_msg("the Markdown lacks %s", name);
+        for (const MjOption *p = o + 1; p->section != NULL; p++) {
+            if (p->offset == o->offset) fail_msg("%s.%s and %s.%s share storage", o->section, o->key, p->section, p->key);
+        }
+    }
+    free(help);
+    free(md);
+}
+
+int main(void) {
+    int fd = mkstemp(path);
+    if (fd < 0) return 1;
+    (void)close(fd);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_files_name_line_and_nearest),
+        cmocka_unit_test(dump_reads_back),
+        cmocka_unit_test(cross_checks),
+        cmocka_unit_test(table_is_sane),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    (void)unlink(path);
+    return failed;
+}
