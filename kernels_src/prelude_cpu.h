@@ -1,0 +1,182 @@
+/* The prelude's CPU half: a block is one thread that holds all 128 lanes; the pool runs runs of blocks.
+ * Owns the entry point's shape (MjCpuEntry of runtime/device.h), loads, stores and the reduction trees. */
+#ifndef MJ_PRELUDE_CPU_H
+#define MJ_PRELUDE_CPU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernel_args.h"
+
+#define MJ_CPU 1
+#define MJ_RESTRICT __restrict__
+#define MJ_FN static inline __attribute__((always_inline, unused))
+#define MJ_DEVICE_FN static __attribute__((noinline, unused))
+
+#if defined(MJ_ENTRY_SUFFIX) /* the embedded generic builds: many variants of a template in one library */
+#define MJ_ENTRY_PASTE2(name, suffix) name##suffix
+#define MJ_ENTRY_PASTE(name, suffix) MJ_ENTRY_PASTE2(name, suffix)
+#define MJ_ENTRY(name) MJ_ENTRY_PASTE(name, MJ_ENTRY_SUFFIX)
+#else
+#define MJ_ENTRY(name) name
+#endif
+
+/* The struct is copied to a local whose address does not escape, so that stores to outputs can't alias it. */
+#define MJ_KERNEL(name, ArgsType)                                                                             \
+    MJ_FN void name##_block(const ArgsType *args, uint32_t mj_block, uint32_t mj_grid, void *mj_shared);      \
+    __attribute__((visibility("default"))) void MJ_ENTRY(name)(const void *mj_args, uint32_t first,           \
+                                                               uint32_t last, uint32_t grid, void *shared);   \
+    __attribute__((visibility("default"))) void MJ_ENTRY(name)(const void *mj_args, uint32_t first,           \
+                                                               uint32_t last, uint32_t grid, void *shared)    \
+    {                                                                                                         \
+        const ArgsType local = *(const ArgsType *)mj_args;                                                    \
+        for (uint32_t block = first; block < last; block++) name##_block(&local, block, grid, shared);        \
+    }                                                                                                         \
+    MJ_FN void name##_block(const ArgsType *args __attribute__((unused)),                                     \
+                            uint32_t mj_block __attribute__((unused)),                                        \
+                            uint32_t mj_grid __attribute__((unused)), void *mj_shared __attribute__((unused)))
+#define MJ_KERNEL_BOUNDS(name, ArgsType, max_threads, min_blocks) MJ_KERNEL(name, ArgsType)
+
+/* Rows of the whole launch: this block's run of them. */
+#define MJ_FOR_ROWS(r, n)                                                                                     \
+    for (int32_t r = (int32_t)((int64_t)(n) * mj_block / mj_grid),                                            \
+                 r##_end = (int32_t)((int64_t)(n) * (mj_block + 1) / mj_grid);                                \
+         r < r##_end; r++)
+/* Work items that a whole block shares; inside them, rows for each warp, and plain elements for each thread. */
+#define MJ_FOR_ITEMS(t, n) MJ_FOR_ROWS(t, n)
+#define MJ_FOR_WARP_ROWS(r, n) for (int32_t r = 0; r < (int32_t)(n); r++)
+#define MJ_FOR_THREADS(i, n) for (int32_t i = 0; i < (int32_t)(n); i++)
+#define mj_barrier() ((void)0)
+#define MJ_WARP_LEADER 1  /* this thread writes the warp's scalar results */
+#define MJ_BLOCK_LEADER 1
+#define MJ_WARP_INDEX 0
+#define MJ_WARPS 1        /* warps of this block */
+#define MJ_MAX_WARPS 1    /* for sizes of scratch */
+
+#define MJ_LANES 128 /* columns that one thread holds */
+#define MJ_FOR_LANES(l) for (int32_t l = 0; l < MJ_LANES; l++)
+#define mj_lane_column(l) (l) /* which column of the chunk lane l is */
+typedef struct MjLanes {
+    float v[MJ_LANES];
+} __attribute__((aligned(64))) MjLanes;
+
+MJ_FN uint32_t mj_f32_bits(float x)
+{
+    union {
+        float f;
+        uint32_t u;
+    } b = {.f = x};
+    return b.u;
+}
+MJ_FN float mj_bits_f32(uint32_t u)
+{
+    union {
+        uint32_t u;
+        float f;
+    } b = {.u = u};
+    return b.f;
+}
+MJ_FN uint64_t mj_f64_bits(double x)
+{
+    union {
+        double f;
+        uint64_t u;
+    } b = {.f = x};
+    return b.u;
+}
+MJ_FN double mj_bits_f64(uint64_t u)
+{
+    union {
+        uint64_t u;
+        double f;
+    } b = {.u = u};
+    return b.f;
+}
+#ifdef __FMA__
+MJ_FN float mj_fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#else
+MJ_FN float mj_fmaf(float a, float b, float c) { return a * b + c; }
+#endif
+MJ_FN float mj_sqrtf(float x) { return __builtin_sqrtf(x); }
+MJ_FN float mj_fabsf(float x) { return __builtin_fabsf(x); }
+
+MJ_FN float mj_bf16_to_f32(uint16_t h);
+MJ_FN uint16_t mj_f32_to_bf16(float x);
+MJ_FN uint32_t mj_f32_to_fp8(float x, int32_t type);
+
+/* Loads and stores of one chunk of a row: p points at its first column, n columns are left in the row. */
+MJ_FN void mj_load_f32(MjLanes *x, const float *p, int32_t n)
+{
+    if (n >= MJ_LANES) {
+        MJ_FOR_LANES(l) x->v[l] = p[l];
+    } else {
+        MJ_FOR_LANES(l) x->v[l] = 0.0f;
+        for (int32_t l = 0; l < n; l++) x->v[l] = p[l];
+    }
+}
+MJ_FN void mj_load_bf16(MjLanes *x, const uint16_t *p, int32_t n)
+{
+    if (n >= MJ_LANES) {
+        MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(p[l]);
+    } else {
+        MJ_FOR_LANES(l) x->v[l] = 0.0f;
+        for (int32_t l = 0; l < n; l++) x->v[l] = mj_bf16_to_f32(p[l]);
+    }
+}
+MJ_FN void mj_store_f32(float *p, const MjLanes *x, int32_t n)
+{
+    if (n >= MJ_LANES) {
+        MJ_FOR_LANES(l) p[l] = x->v[l];
+    } else {
+        for (int32_t l = 0; l < n; l++) p[l] = x->v[l];
+    }
+}
+MJ_FN void mj_store_bf16(uint16_t *p, const MjLanes *x, int32_t n)
+{
+    if (n >= MJ_LANES) {
+        MJ_FOR_LANES(l) p[l] = mj_f32_to_bf16(x->v[l]);
+    } else {
+        for (int32_t l = 0; l < n; l++) p[l] = mj_f32_to_bf16(x->v[l]);
+    }
+}
+MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, int32_t n, int32_t type)
+{
+    if (n >= MJ_LANES) {
+        MJ_FOR_LANES(l) p[l] = (uint8_t)mj_f32_to_fp8(x->v[l], type);
+    } else {
+        for (int32_t l = 0; l < n; l++) p[l] = (uint8_t)mj_f32_to_fp8(x->v[l], type);
+    }
+}
+
+/* The tree: four neighbours, then halves (the butterfly of 32 GPU lanes): a[4t]+a[4t+1] + (a[4t+2]+a[4t+3]), t with t+16,
+ * t+8, t+4, t+2, t+1. */
+MJ_FN float mj_lanes_sum(const MjLanes *a)
+{
+    float s[32];
+    for (int32_t t = 0; t < 32; t++) s[t] = (a->v[4 * t] + a->v[4 * t + 1]) + (a->v[4 * t + 2] + a->v[4 * t + 3]);
+    for (int32_t t = 0; t < 16; t++) s[t] += s[t + 16];
+    for (int32_t t = 0; t < 8; t++) s[t] += s[t + 8];
+    for (int32_t t = 0; t < 4; t++) s[t] += s[t + 4];
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+MJ_FN float mj_lanes_max(const MjLanes *a)
+{
+    float s[64];
+    for (int32_t t = 0; t < 64; t++) s[t] = a->v[t] > a->v[t + 64] ? a->v[t] : a->v[t + 64];
+    for (int32_t half = 32; half > 0; half /= 2)
+        for (int32_t t = 0; t < half; t++) s[t] = s[t] > s[t + half] ? s[t] : s[t + half];
+    return s[0];
+}
+
+/* Exchanges column j with column j ^ half (half = 32 or 64), as half-split RoPE needs. */
+MJ_FN MjLanes mj_lanes_swap(const MjLanes *x, int32_t half)
+{
+    MjLanes y;
+    for (int32_t base = 0; base < MJ_LANES; base += 2 * half) {
+        for (int32_t l = 0; l < half; l++) y.v[base + l] = x->v[base + half + l];
+        for (int32_t l = 0; l < half; l++) y.v[base + half + l] = x->v[base + l];
+    }
+    return y;
+}
+
+#endif

@@ -1,0 +1,153 @@
+/* The prelude's CUDA half: a warp works on a row, thread t of it holds columns 4t .. 4t + 3 of each chunk of 128.
+ * Owns the entry point's shape, loads, stores and the reduction trees; includes no CUDA header, so that NVRTC is fast. */
+#ifndef MJ_PRELUDE_CUDA_H
+#define MJ_PRELUDE_CUDA_H
+
+#ifdef __CUDACC_RTC__
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+typedef unsigned long long uintptr_t;
+#ifndef NULL
+#define NULL 0
+#endif
+#else
+#include <stdint.h>
+#endif
+
+#include "kernel_args.h"
+
+#define MJ_CPU 0
+#define MJ_RESTRICT __restrict__
+#define MJ_FN static __device__ __forceinline__
+#define MJ_DEVICE_FN static __device__ __noinline__
+#define MJ_ENTRY(name) name
+
+extern __shared__ __align__(128) unsigned char mj_dynamic_shared[];
+
+#define MJ_KERNEL_BOUNDS(name, ArgsType, max_threads, min_blocks)                                             \
+    static __device__ __forceinline__ void name##_block(const ArgsType *args, uint32_t mj_block,              \
+                                                        uint32_t mj_grid, void *mj_shared);                   \
+    extern "C" __global__ void __launch_bounds__(max_threads, min_blocks)                                     \
+        name(const __grid_constant__ ArgsType mj_args)                                                        \
+    {                                                                                                         \
+        name##_block(&mj_args, blockIdx.x, gridDim.x, mj_dynamic_shared);                                     \
+    }                                                                                                         \
+    static __device__ __forceinline__ void name##_block(const ArgsType *args, uint32_t mj_block,              \
+                                                        uint32_t mj_grid, void *mj_shared)
+#define MJ_KERNEL(name, ArgsType) MJ_KERNEL_BOUNDS(name, ArgsType, 256, 1)
+
+#define MJ_WARP_INDEX ((int32_t)(threadIdx.x / 32))
+#define MJ_WARPS ((int32_t)(blockDim.x / 32))
+#define MJ_MAX_WARPS 8
+#define MJ_LANE ((int32_t)(threadIdx.x % 32))
+#define MJ_FOR_ROWS(r, n)                                                                                     \
+    for (int32_t r = (int32_t)mj_block * MJ_WARPS + MJ_WARP_INDEX; r < (int32_t)(n); r += (int32_t)mj_grid * MJ_WARPS)
+#define MJ_FOR_ITEMS(t, n) for (int32_t t = (int32_t)mj_block; t < (int32_t)(n); t += (int32_t)mj_grid)
+#define MJ_FOR_WARP_ROWS(r, n) for (int32_t r = MJ_WARP_INDEX; r < (int32_t)(n); r += MJ_WARPS)
+#define MJ_FOR_THREADS(i, n) for (int32_t i = (int32_t)threadIdx.x; i < (int32_t)(n); i += (int32_t)blockDim.x)
+#define mj_barrier() __syncthreads()
+#define MJ_WARP_LEADER (threadIdx.x % 32 == 0)
+#define MJ_BLOCK_LEADER (threadIdx.x == 0)
+
+#define MJ_LANES 4
+#define MJ_FOR_LANES(l) _Pragma("unroll") for (int32_t l = 0; l < MJ_LANES; l++)
+#define mj_lane_column(l) (4 * MJ_LANE + (l))
+typedef struct MjLanes {
+    float v[MJ_LANES];
+} MjLanes;
+
+MJ_FN uint32_t mj_f32_bits(float x) { return __float_as_uint(x); }
+MJ_FN float mj_bits_f32(uint32_t u) { return __uint_as_float(u); }
+MJ_FN uint64_t mj_f64_bits(double x) { return (uint64_t)__double_as_longlong(x); }
+MJ_FN double mj_bits_f64(uint64_t u) { return __longlong_as_double((long long)u); }
+MJ_FN float mj_fmaf(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+MJ_FN float mj_sqrtf(float x) { return __fsqrt_rn(x); }
+MJ_FN float mj_fabsf(float x) { return fabsf(x); }
+
+MJ_FN float mj_bf16_to_f32(uint16_t h);
+MJ_FN uint16_t mj_f32_to_bf16(float x);
+MJ_FN uint32_t mj_f32_to_fp8(float x, int32_t type);
+
+/* p points at the chunk's first column, n columns are left in the row; 16-byte accesses where the row allows them. */
+MJ_FN void mj_load_f32(MjLanes *x, const float *p, int32_t n)
+{
+    if (n >= 128 && ((uintptr_t)p & 15) == 0) {
+        const float4 q = *(const float4 *)(p + 4 * MJ_LANE);
+        x->v[0] = q.x, x->v[1] = q.y, x->v[2] = q.z, x->v[3] = q.w;
+    } else {
+        MJ_FOR_LANES(l) x->v[l] = 4 * MJ_LANE + l < n ? p[4 * MJ_LANE + l] : 0.0f;
+    }
+}
+MJ_FN void mj_load_bf16(MjLanes *x, const uint16_t *p, int32_t n)
+{
+    if (n >= 128 && ((uintptr_t)p & 7) == 0) {
+        const uint2 q = *(const uint2 *)(p + 4 * MJ_LANE);
+        x->v[0] = mj_bits_f32(q.x << 16), x->v[1] = mj_bits_f32(q.x & 0xffff0000u);
+        x->v[2] = mj_bits_f32(q.y << 16), x->v[3] = mj_bits_f32(q.y & 0xffff0000u);
+    } else {
+        MJ_FOR_LANES(l) x->v[l] = 4 * MJ_LANE + l < n ? mj_bf16_to_f32(p[4 * MJ_LANE + l]) : 0.0f;
+    }
+}
+MJ_FN void mj_store_f32(float *p, const MjLanes *x, int32_t n)
+{
+    if (n >= 128 && ((uintptr_t)p & 15) == 0) {
+        *(float4 *)(p + 4 * MJ_LANE) = make_float4(x->v[0], x->v[1], x->v[2], x->v[3]);
+    } else {
+        MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = x->v[l];
+    }
+}
+MJ_FN void mj_store_bf16(uint16_t *p, const MjLanes *x, int32_t n)
+{
+    if (n >= 128 && ((uintptr_t)p & 7) == 0) {
+        uint2 q;
+        q.x = (uint32_t)mj_f32_to_bf16(x->v[0]) | (uint32_t)mj_f32_to_bf16(x->v[1]) << 16;
+        q.y = (uint32_t)mj_f32_to_bf16(x->v[2]) | (uint32_t)mj_f32_to_bf16(x->v[3]) << 16;
+        *(uint2 *)(p + 4 * MJ_LANE) = q;
+    } else {
+        MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = mj_f32_to_bf16(x->v[l]);
+    }
+}
+MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, int32_t n, int32_t type)
+{
+    if (n >= 128 && ((uintptr_t)p & 3) == 0) {
+        *(uint32_t *)(p + 4 * MJ_LANE) = mj_f32_to_fp8(x->v[0], type) | mj_f32_to_fp8(x->v[1], type) << 8 |
+                                         mj_f32_to_fp8(x->v[2], type) << 16 | mj_f32_to_fp8(x->v[3], type) << 24;
+    } else {
+        MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = (uint8_t)mj_f32_to_fp8(x->v[l], type);
+    }
+}
+
+/* The same trees as on a CPU: addition commutes, so a butterfly leaves the same bits in every lane. */
+MJ_FN float mj_lanes_sum(const MjLanes *a)
+{
+    float s = (a->v[0] + a->v[1]) + (a->v[2] + a->v[3]);
+    for (int32_t mask = 16; mask > 0; mask /= 2) s += __shfl_xor_sync(0xffffffffu, s, mask);
+    return s;
+}
+MJ_FN float mj_lanes_max(const MjLanes *a)
+{
+    float s = a->v[0] > a->v[1] ? a->v[0] : a->v[1];
+    s = s > a->v[2] ? s : a->v[2];
+    s = s > a->v[3] ? s : a->v[3];
+    for (int32_t mask = 16; mask > 0; mask /= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, s, mask);
+        s = s > other ? s : other;
+    }
+    return s;
+}
+
+/* Exchanges column j with column j ^ half (half = 32 or 64). */
+MJ_FN MjLanes mj_lanes_swap(const MjLanes *x, int32_t half)
+{
+    MjLanes y;
+    MJ_FOR_LANES(l) y.v[l] = __shfl_xor_sync(0xffffffffu, x->v[l], half / 4);
+    return y;
+}
+
+#endif
