@@ -21,6 +21,7 @@ MJ_KERNEL(rmsnorm_fwd, MjRmsnormFwdArgs)
         MJ_FOR_CHUNKS(c, WIDTH) {
             MjLanes x;
             mj_load_f32(&x, x_row + c, WIDTH - c);
+            if (args->x_copy != NULL) mj_store_f32(args->x_copy + (int64_t)n * WIDTH + c, &x, WIDTH - c);
             MJ_FOR_LANES(l) x.v[l] *= rstd;
             if (args->y != NULL) mj_store_bf16(args->y + (int64_t)n * WIDTH + c, &x, WIDTH - c);
             if (args->y_f32 != NULL) mj_store_f32(args->y_f32 + (int64_t)n * WIDTH + c, &x, WIDTH - c);
