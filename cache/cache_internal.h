@@ -1,0 +1,56 @@
+/* What the parts of the cache share. Not for other folders. */
+#ifndef MJ_CACHE_INTERNAL_H
+#define MJ_CACHE_INTERNAL_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "cache/cache.h"
+#include "runtime/base/str.h"
+
+typedef struct CacheRoot {
+    char *path;
+    char *problem; /* NULL when usable for reading */
+    bool writable;
+} CacheRoot;
+
+typedef struct CacheStatRow {
+    char mode[32], tmpl[64];
+    MjCacheStats stats;
+} CacheStatRow;
+
+struct MjCache {
+    CacheRoot *roots;
+    size_t n_roots;
+    char *lock_dir; /* NULL: no locks */
+    uint64_t max_bytes;
+    void (*warn)(void *user, const char *line);
+    void *user;
+    pthread_mutex_t mutex; /* guards put_warned and rows */
+    CacheStatRow *rows;
+    size_t n_rows;
+    bool put_warned;
+};
+
+void mj_cache_warn(MjCache *cache, const char *fmt, ...) MJ_PRINTF(2, 3);
+char *mj_cache_folder_path(const CacheRoot *root, MjCacheKey key); /* malloc'd; "<root>/v1/ab" */
+/* The whole of an entry's file. */
+MjStr mj_cache_entry_encode(const char *label_text, const void *image, size_t image_bytes, const char *log,
+                            double compile_s);
+/* Refuses what others could have written. `fd` is used when it is not negative, else `path`. */
+int mj_cache_check_owner(const char *path, int fd, const char *what, MjError *err) MJ_MUST_CHECK;
+/* Reads and verifies one entry's file. Returns 1 = hit, 0 = no file, -1 = bad (with *problem, static storage). */
+int mj_cache_read_file(const char *path, const MjCacheKey *expect, MjCacheEntry *out, const char **problem);
+/* Removes oldest entries of one fan-out folder until it is within `share`, and stale temporaries. `keep` survives. */
+void mj_cache_prune_folder(const char *folder, uint64_t share, const char *keep);
+void mj_cache_stats_flush(MjCache *cache);
+
+/* System calls of publishing, with failpoints around them in test builds (MJ_FAILPOINTS): the environment variable
+ * MOJIT_FAILPOINT names "<before|after>:<call>:<action>", action one of kill, ENOSPC, EIO, EACCES, EINTR, short. */
+int mj_cache_sys_open(const char *path, int flags, mode_t mode);
+ssize_t mj_cache_sys_write(int fd, const void *buf, size_t n);
+int mj_cache_sys_fsync(int fd);
+int mj_cache_sys_close(int fd);
+int mj_cache_sys_rename(const char *from, const char *to);
+
+#endif
