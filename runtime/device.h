@@ -42,6 +42,9 @@ typedef struct MjLaunch {
     const void *args;      /* the kernel's argument struct, copied before the call returns */
     size_t args_bytes;     /* <= MJ_MAX_ARG_BYTES */
     const char *label;     /* op name, for errors and profiles; static storage */
+    const void *tensor_maps; /* cuda: MjTensorMapBytes, passed by value as the kernel's second parameter; NULL = none */
+    size_t tensor_map_bytes;
+    bool overlap;          /* cuda: may start while the launch before it ends (the kernel calls mj_ptx_grid_wait) */
 } MjLaunch;
 
 #define MJ_MAX_ARG_BYTES 1024
