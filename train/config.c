@@ -178,7 +178,7 @@ static const MjOption *find_option(const char *section, const char *key) {
 }
 
 static int unknown_name(const char *section, const char *key, const char *where, MjError *err) {
-    const char *names[MAX_OPTIONS];
+    const char *names[MAX_OPTIONS] = {NULL};
     size_t n = 0;
     bool section_known = false;
     for (const MjOption *o = mj_options; o->section != NULL && n < MAX_OPTIONS; o++) {

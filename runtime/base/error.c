@@ -47,17 +47,13 @@ int mj_error_context(MjError *err, int code, const char *fmt, ...)
 {
     if (!err) return code;
 
-    char context[sizeof err->message];
+    char text[sizeof err->message];
     va_list ap;
     va_start(ap, fmt);
-    if (vsnprintf(context, sizeof context - 2, fmt, ap) < 0) context[0] = '\0';
+    int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    size_t len = strlen(context);
-    memcpy(context + len, ": ", 2);
-    len += 2;
-    memmove(err->message + len, err->message, sizeof err->message - len); /* too long: the end is cut */
-    memcpy(err->message, context, len);
-    err->message[sizeof err->message - 1] = '\0';
+    if (n >= 0 && (size_t)n < sizeof text) snprintf(text + n, sizeof text - (size_t)n, ": %s", err->message);
+    memcpy(err->message, text, sizeof text);
     if (err->code == 0) err->code = code;
     return err->code;
 }

@@ -1,0 +1,46 @@
+/* One optimizer step: micro-batches onto the device, forward, backward, gradient norm, AdamW, balancing; and evaluation.
+ * Owns the host side of a batch; knows nothing of files' order, callbacks and clocks. */
+#ifndef MJ_TRAIN_STEP_H
+#define MJ_TRAIN_STEP_H
+
+#include "jit/mode.h"
+#include "train/data.h"
+#include "train/model.h"
+
+typedef struct MjStep {
+    MjModel *model;
+    const MjMode *mode;
+    MjBucket bucket;
+    int32_t n_batches;  /* grad_accum */
+    MjBatch *batches;   /* (n_batches), each with room for max_tokens */
+    const MjOptimizerConfig *optimizer;
+    int32_t total_steps;
+} MjStep;
+
+typedef struct MjStepResult {
+    double loss;        /* nats a target */
+    double grad_norm;
+    int64_t tokens;     /* live */
+    int64_t padded_rows, dropped_rows;
+} MjStepResult;
+
+void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket, const MjConfig *config);
+void mj_step_close(MjStep *s);
+
+int32_t mj_step_pad(const MjStep *s, int32_t tokens); /* the padded size of a micro-batch */
+
+/* The learning rate's factor of step `step` (from 0): linear warm-up, constant, linear warm-down to final_lr. */
+double mj_step_schedule(const MjOptimizerConfig *o, int32_t step, int32_t total);
+
+/* Loss and gradients of the batches that are loaded (they add to the gradients, which an update leaves zero); reads back
+ * loss, gradient norm and routing statistics. */
+int mj_step_gradients(MjStep *s, MjStepResult *out, MjError *err) MJ_MUST_CHECK;
+/* Update `step` (from 0): AdamW on all groups, balancing bias, working copies. */
+int mj_step_update(MjStep *s, int32_t step, MjError *err) MJ_MUST_CHECK;
+/* The loss of batches[0] alone: sum of nats over its targets. */
+int mj_step_evaluate(MjStep *s, double *nats, MjError *err) MJ_MUST_CHECK;
+
+/* Asks the JIT, which must be recording, for every kernel of a step or an evaluation of this padded size. */
+int mj_step_record(MjStep *s, int32_t padded, bool train, MjError *err) MJ_MUST_CHECK;
+
+#endif
