@@ -3,6 +3,7 @@
 #ifndef MJ_PRELUDE_CPU_H
 #define MJ_PRELUDE_CPU_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,6 +53,21 @@
 #define MJ_WARP_INDEX 0
 #define MJ_WARPS 1        /* warps of this block */
 #define MJ_MAX_WARPS 1    /* for sizes of scratch */
+
+#define mj_warp_sync() ((void)0)
+/* Bit i of the mask is the truth of `expr` (which reads i) for i = 0 .. 31. */
+#define MJ_WARP_MASK(i, expr)                                                                                 \
+    ({                                                                                                        \
+        uint32_t i##_mask = 0;                                                                                \
+        for (int32_t i = 0; i < 32; i++) i##_mask |= (uint32_t)((expr) ? 1u : 0u) << i;                       \
+        i##_mask;                                                                                             \
+    })
+#define mj_lowest_bit(mask) ((int32_t)__builtin_ctz(mask))
+/* Asks for 128 columns that a coming row will read: rows of a tile lie too far apart for the hardware to guess. */
+#define mj_prefetch(p, bytes)                                                                                 \
+    do {                                                                                                      \
+        for (int32_t mj_line = 0; mj_line < (bytes); mj_line += 64) __builtin_prefetch((const char *)(p) + mj_line); \
+    } while (0)
 
 #define MJ_LANES 128 /* columns that one thread holds */
 #define MJ_FOR_LANES(l) for (int32_t l = 0; l < MJ_LANES; l++)
@@ -137,6 +153,14 @@ MJ_FN void mj_store_bf16(uint16_t *p, const MjLanes *x, int32_t n)
         MJ_FOR_LANES(l) p[l] = mj_f32_to_bf16(x->v[l]);
     } else {
         for (int32_t l = 0; l < n; l++) p[l] = mj_f32_to_bf16(x->v[l]);
+    }
+}
+MJ_FN void mj_copy_bf16(uint16_t *MJ_RESTRICT p, const uint16_t *MJ_RESTRICT from, int32_t n)
+{
+    if (n >= MJ_LANES) {
+        MJ_FOR_LANES(l) p[l] = from[l];
+    } else {
+        for (int32_t l = 0; l < n; l++) p[l] = from[l];
     }
 }
 MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, int32_t n, int32_t type)

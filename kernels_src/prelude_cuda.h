@@ -55,6 +55,15 @@ extern __shared__ __align__(128) unsigned char mj_dynamic_shared[];
 #define MJ_WARP_LEADER (threadIdx.x % 32 == 0)
 #define MJ_BLOCK_LEADER (threadIdx.x == 0)
 
+#define mj_warp_sync() __syncwarp()
+#define MJ_WARP_MASK(i, expr) mj_warp_mask([&](int32_t i) -> bool { return (expr); })
+template <typename F> static __device__ __forceinline__ uint32_t mj_warp_mask(F truth)
+{
+    return __ballot_sync(0xffffffffu, truth((int32_t)(threadIdx.x % 32)));
+}
+#define mj_lowest_bit(mask) (__ffs((int)(mask)) - 1)
+#define mj_prefetch(p, bytes) ((void)0)
+
 #define MJ_LANES 4
 #define MJ_FOR_LANES(l) _Pragma("unroll") for (int32_t l = 0; l < MJ_LANES; l++)
 #define mj_lane_column(l) (4 * MJ_LANE + (l))
@@ -111,6 +120,14 @@ MJ_FN void mj_store_bf16(uint16_t *p, const MjLanes *x, int32_t n)
         *(uint2 *)(p + 4 * MJ_LANE) = q;
     } else {
         MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = mj_f32_to_bf16(x->v[l]);
+    }
+}
+MJ_FN void mj_copy_bf16(uint16_t *MJ_RESTRICT p, const uint16_t *MJ_RESTRICT from, int32_t n)
+{
+    if (n >= 128 && (((uintptr_t)p | (uintptr_t)from) & 7) == 0) {
+        *(uint2 *)(p + 4 * MJ_LANE) = *(const uint2 *)(from + 4 * MJ_LANE);
+    } else {
+        MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = from[4 * MJ_LANE + l];
     }
 }
 MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, int32_t n, int32_t type)
