@@ -47,13 +47,17 @@ int mj_error_context(MjError *err, int code, const char *fmt, ...)
 {
     if (!err) return code;
 
-    char text[sizeof err->message];
+    char context[sizeof err->message];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, ap);
+    if (vsnprintf(context, sizeof context - 2, fmt, ap) < 0) context[0] = '\0';
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof text) snprintf(text + n, sizeof text - (size_t)n, ": %s", err->message);
-    memcpy(err->message, text, sizeof text);
+    size_t len = strlen(context);
+    memcpy(context + len, ": ", 2);
+    len += 2;
+    memmove(err->message + len, err->message, sizeof err->message - len); /* too long: the end is cut */
+    memcpy(err->message, context, len);
+    err->message[sizeof err->message - 1] = '\0';
     if (err->code == 0) err->code = code;
     return err->code;
 }
