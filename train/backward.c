@@ -24,7 +24,7 @@ static int relu2_bwd(MjModel *m, const uint16_t *pre, MjOperand *out, int32_t ro
         a.scale_mode = MJ_SCALE_NONE;
     } else {
         a.q = out->q;
-        a.q_scale = out->q_scale;
+        a.q_scale = tensor ? NULL : out->q_scale;
         a.qt = tensor ? NULL : out->qt;
         a.qt_scale = tensor ? NULL : out->qt_scale;
         a.tensor_scale = tensor ? out->q_scale : NULL;

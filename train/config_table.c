@@ -27,8 +27,8 @@ const MjOption mj_options[] = {
     FLOAT("model", "softcap", model.softcap, "15", 1e-3, 1e6, "", "Logits are capped as softcap * tanh(logit / softcap)."),
     INT("model", "vocab", model.vocab, "257", 2, 1 << 24, "tokens", "Vocabulary; 257 is what `mojit data pack` writes (bytes and BOS)."),
 
-    INT("moe", "experts", moe.experts, "8", 0, 1024, "", "Routed experts of a layer; 0 = a dense model of the same FLOPs."),
-    INT("moe", "top_k", moe.top_k, "2", 1, 64, "", "Experts that a token is sent to."),
+    INT("moe", "experts", moe.experts, "8", 0, 512, "", "Routed experts of a layer; 0 = a dense model of the same FLOPs."),
+    INT("moe", "top_k", moe.top_k, "2", 1, 32, "", "Experts that a token is sent to."),
     INT("moe", "shared", moe.shared, "1", 0, 16, "", "Shared experts, which every token passes."),
     INT("moe", "hidden", moe.hidden, "0", 0, 1 << 20, "",
         "Hidden size of an expert; 0 = 4 * width / (top_k + shared) rounded to 128: the active FLOPs of a dense model."),

@@ -116,7 +116,7 @@ char *mj_config_help(void) {
 char *mj_config_markdown(void) {
     MjStr s = MJ_STR_INIT;
     const char *section = "";
-    mj_str_printf(&s, "# Configuration\n\n<!-- Generated from the option table by `mojit train --help-markdown`; do not edit. -->\n\n"
+    mj_str_printf(&s, "# Configuration\n\n<!-- Generated from train/config_table.c by `MOJIT_UPDATE=1 test_config docs/configuration.md`; do not edit. -->\n\n"
                       "Settings are read from an INI file (`--config F`) and overridden by `--set section.key=value`. An unknown\n"
                       "section or key is an error. A run writes the settings that it really used as `config.ini` in its folder.\n");
     for (const MjOption *o = mj_options; o->section != NULL; o++) {

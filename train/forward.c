@@ -46,7 +46,7 @@ static int relu2(MjModel *m, const uint16_t *pre, MjOperand *act, int32_t rows, 
         a.scale_mode = MJ_SCALE_NONE;
     } else {
         a.q = act->q;
-        a.q_scale = act->q_scale;
+        a.q_scale = tensor ? NULL : act->q_scale;
         a.qt = tensor ? NULL : act->qt;
         a.qt_scale = tensor ? NULL : act->qt_scale;
         a.tensor_scale = tensor ? act->q_scale : NULL;
@@ -95,7 +95,7 @@ static int permute(MjModel *m, MjLayer *l, MjError *err) {
         a.scale_mode = MJ_SCALE_NONE;
     } else {
         a.q = e->x.q;
-        a.q_scale = e->x.q_scale;
+        a.q_scale = tensor ? NULL : e->x.q_scale;
         a.qt = tensor ? NULL : e->x.qt;
         a.qt_scale = tensor ? NULL : e->x.qt_scale;
         a.tensor_scale = tensor ? e->x.q_scale : NULL;

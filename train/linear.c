@@ -40,7 +40,7 @@ int mj_linear_quantize(MjModel *m, MjOperand *op, const void *x, int32_t x_type,
         a.y = op->bf16;
     } else {
         a.q = op->q;
-        a.q_scale = op->q_scale;
+        a.q_scale = m->d.tensor_recipe ? NULL : op->q_scale;
         a.qt = m->d.tensor_recipe ? NULL : op->qt;
         a.qt_scale = m->d.tensor_recipe ? NULL : op->qt_scale;
         a.tensor_scale = m->d.tensor_recipe ? op->q_scale : NULL;

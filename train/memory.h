@@ -6,7 +6,7 @@
 
 #include "train/dims.h"
 
-/* Bytes, from P weights, N padded tokens, R routed rows and L layers; docs/numerics.md spells the formula out:
+/* Bytes, from P weights, N padded tokens, R routed rows and L layers; docs/memory.md spells the formula out:
  *   weights   16 P (master, two moments, gradient) + 2 or 1 for each matrix weight's bf16 or fp8 working copy
  *   layers    L times what the backward pass reads again
  *   ends      embedding, last norm, residual gradient

@@ -263,13 +263,13 @@ static int refresh_weight(MjModel *m, const MjWeight *w, MjError *err) {
     const float *master = m->master + w->offset;
     bool fp8 = w->type != MJ_T_BF16, tensor = fp8 && m->d.tensor_recipe;
     if (tensor) {
-        MjAmaxArgs a = {.x = master, .partial = m->s.amax_partial, .scale = w->scale, .rows = w->experts * w->out,
+        MjAmaxArgs a = {.x = master, .partial = m->s.amax_partial, .scale = m->s.tensor_scale, .rows = w->experts * w->out,
                         .cols = w->in, .experts = 1, .x_type = MJ_T_F32, .q_type = w->type};
         int rc = MJ_OP(m->ops, MJ_OP_AMAX, &a, w->name, err);
         if (rc != 0) return rc;
     }
     MjQuantizeWeightArgs a = {.w = master, .w_bf16 = w->bf16, .q = w->q, .q_t = w->q_t, .scale = w->scale,
-                              .tensor_scale = tensor ? w->scale : NULL, .experts = w->experts, .out_features = w->out,
+                              .tensor_scale = tensor ? m->s.tensor_scale : NULL, .experts = w->experts, .out_features = w->out,
                               .in_features = w->in, .q_type = w->type,
                               .scale_mode = !fp8 ? MJ_SCALE_NONE : tensor ? MJ_SCALE_TENSOR : MJ_SCALE_BLOCK};
     return MJ_OP(m->ops, MJ_OP_QUANTIZE_WEIGHT, &a, w->name, err);

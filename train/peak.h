@@ -6,7 +6,11 @@
 #include "runtime/base/error.h"
 #include "runtime/device.h"
 
-/* FLOP/s of all workers together, the best of a few short runs (about 40 ms in all) of the template peak_cpu. */
+/* FLOP/s of all workers together: the best of a few short runs (about 40 ms in all) of the template peak_cpu. Allocates a
+ * few bytes on the device and frees them. MJ_ERR_MISSING on a device that is not a CPU. */
 int mj_peak_measure(MjDevice *device, MjJit *jit, double *flops, MjError *err) MJ_MUST_CHECK;
+
+/* Asks the JIT, which is recording, for the kernel that mj_peak_measure needs; nothing for targets without one. */
+int mj_peak_record(MjJit *jit, MjFamily family, MjError *err) MJ_MUST_CHECK;
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "runtime/base/mem.h"
+#include "train/peak.h"
 #include "train/train.h"
 
 void mj_plan_train_loader(const MjConfig *c, MjLoaderOptions *out) {
@@ -58,6 +59,7 @@ int mj_plan_record(MjStep *s, const MjConfig *config, const MjPlanData *data, Mj
     int rc = 0;
     MjJit *jit = s->model->ops->jit;
     mj_jit_record_begin(jit);
+    MJ_TRY(mj_peak_record(jit, s->model->ops->family, err));
     MJ_TRY(mj_model_refresh(s->model, err));
     MJ_TRY(record_data(s, config, data->train, true, err));
     if (data->held_out != NULL) MJ_TRY(record_data(s, config, data->held_out, false, err));

@@ -52,7 +52,7 @@ typedef struct MjTrainTotals {
     double flops_per_token;
     int64_t parameters, active_parameters;
     size_t peak_bytes;               /* device memory */
-    size_t predicted_bytes;          /* by the formula of docs/numerics.md */
+    size_t predicted_bytes;          /* by the formula of docs/memory.md */
     MjJitCounters jit;
     const char *device_name, *target, *mode; /* live as long as the MjTrain */
 } MjTrainTotals;

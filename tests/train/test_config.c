@@ -69,7 +69,7 @@ static void cross_checks(void **state) {
         const char *set, *part;
     } cases[] = {
         {"jit.mode=statik", "static"},      {"jit.bucket=often", "bucket"},       {"moe.layout=capacity:x", "capacity"},
-        {"moe.top_k=64", "moe.experts"},    {"model.width=200", "multiple of 128"}, {"model.head_dim=96", "64 or 128"},
+        {"moe.top_k=16", "moe.experts"},    {"model.width=200", "multiple of 128"}, {"model.head_dim=96", "64 or 128"},
         {"model.window_pattern=SXL", "SSSL"}, {"train.loss_chunk=1000", "multiple of 128"}, {"moe.hidden=100", "128"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -100,7 +100,22 @@ static void table_is_sane(void **state) {
     free(md);
 }
 
-int main(void) {
+static const char *docs_path;
+
+static void docs_are_generated(void **state) {
+    (void)state;
+    if (docs_path == NULL) skip();
+    char *want = mj_config_markdown(), *have = NULL;
+    MjError err = MJ_ERROR_INIT;
+    if (getenv("MOJIT_UPDATE") != NULL) assert_int_equal(mj_fs_write_atomic(docs_path, want, strlen(want), &err), 0);
+    if (mj_fs_read(docs_path, &have, NULL, &err) != 0) fail_msg("%s", err.message);
+    if (strcmp(want, have) != 0) fail_msg("%s is not what the option table says; run MOJIT_UPDATE=1 test_config %s", docs_path, docs_path);
+    free(want);
+    free(have);
+}
+
+int main(int argc, char **argv) {
+    docs_path = argc > 1 ? argv[1] : NULL;
     int fd = mkstemp(path);
     if (fd < 0) return 1;
     (void)close(fd);
@@ -109,6 +124,7 @@ int main(void) {
         cmocka_unit_test(dump_reads_back),
         cmocka_unit_test(cross_checks),
         cmocka_unit_test(table_is_sane),
+        cmocka_unit_test(docs_are_generated),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     (void)unlink(path);
