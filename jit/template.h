@@ -26,7 +26,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "jit/sources.h"
 #include "runtime/base/error.h"
+#include "runtime/base/str.h"
 
 #define MJ_MAX_PARAMS 24
 #define MJ_UNBOUND INT32_MIN /* in a spec: the parameter stays a kernel argument */
@@ -44,6 +46,7 @@ typedef struct MjParam {
 
 typedef struct MjTemplate {
     char name[64], args[64];
+    char file[80];              /* "rmsnorm_fwd.cu" */
     char *doc;
     char *source;               /* whole file */
     char origin[256];           /* "builtin" or the folder it was read from; for messages, never in a key */
@@ -56,9 +59,9 @@ typedef struct MjTemplate {
     int n_generic;
 } MjTemplate;
 
-/* Parses `source` (NUL-terminated, copied). Errors name the line: unknown declaration, unknown kind (suggests),
+/* Parses `source` (NUL-terminated, copied) of a file name like "rmsnorm_fwd.cu". Errors name the line: unknown declaration, unknown kind (suggests),
  * duplicate parameter, missing mj:kernel. */
-int mj_template_parse(const char *name, const char *source, const char *origin, MjTemplate **out, MjError *err) MJ_MUST_CHECK;
+int mj_template_parse(const char *file, const char *source, const char *origin, MjTemplate **out, MjError *err) MJ_MUST_CHECK;
 void mj_template_free(MjTemplate *t);
 int mj_template_param(const MjTemplate *t, const char *name); /* index or -1 */
 
@@ -70,16 +73,14 @@ int mj_template_check(const MjTemplate *t, const int32_t *values, MjError *err) 
  * declared order. Writes at most `cap` bytes; returns the length needed. */
 int mj_spec_text(const MjTemplate *t, const char *target, const int32_t *bound, char *buf, size_t cap);
 
-/* The source handed to a compiler: preamble (#define per parameter), prelude include, then the template with a
- * #line directive so that errors carry the template's own line numbers. *out is malloc'd. */
-int mj_template_expand(const MjTemplate *t, const char *target, const int32_t *bound, char **out, MjError *err) MJ_MUST_CHECK;
+/* The source handed to a compiler: a preamble (#define per parameter), the prelude and the template, every
+ * #include "..." of a known source replaced by its text, with #line directives so that errors carry the files' own
+ * lines. `suffix` is appended to the entry points' names (embedded generic builds), or NULL. *out is malloc'd. */
+int mj_template_expand(const MjTemplate *t, const MjSources *sources, const int32_t *bound, const char *suffix, char **out,
+                       MjError *err) MJ_MUST_CHECK;
 
-/* Built-in sources, generated into the library at build time: name "prelude.h" or "rmsnorm_fwd.cu" -> text. */
-typedef struct MjSourceFile {
-    const char *name;
-    const char *text;
-} MjSourceFile;
-extern const MjSourceFile mj_builtin_sources[]; /* ends with a NULL name */
+/* Labelled lines "source: <hash>" and "header NAME: <hash>" of everything that expand reads, for a cache key. */
+void mj_template_source_labels(const MjTemplate *t, const MjSources *sources, MjStr *out);
 
 /* Generic builds embedded for the cpu: one row per template x variant combination x ISA level. */
 typedef struct MjEmbeddedKernel {

@@ -1,0 +1,239 @@
+/* NVRTC, opened at run time. Owns the library's handle; compiles in process for any sm_XX, with or without a GPU. The
+ * functions' types are from NVIDIA's NVRTC documentation (13.0). */
+#include <dlfcn.h>
+#include <link.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jit/compiler.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/mem.h"
+#include "runtime/base/str.h"
+
+typedef struct NvrtcProgram_ *NvrtcProgram;
+
+typedef struct NvrtcApi {
+    const char *(*error_string)(int);
+    int (*version)(int *, int *);
+    int (*create)(NvrtcProgram *, const char *, const char *, int, const char *const *, const char *const *);
+    int (*destroy)(NvrtcProgram *);
+    int (*compile)(NvrtcProgram, int, const char *const *);
+    int (*cubin_size)(NvrtcProgram, size_t *);
+    int (*cubin)(NvrtcProgram, char *);
+    int (*log_size)(NvrtcProgram, size_t *);
+    int (*log)(NvrtcProgram, char *);
+} NvrtcApi;
+
+typedef struct NvrtcCompiler {
+    MjCompiler base;
+    void *library;
+    NvrtcApi api;
+    char identity[128];
+} NvrtcCompiler;
+
+static const char flags_text[] = "--std=c++17 -default-device --fmad=false --ptxas-options=-v";
+
+static bool serves(const MjCompiler *c, const char *target)
+{
+    (void)c;
+    return strncmp(target, "sm_", 3) == 0;
+}
+
+static int identify(MjCompiler *base, const char *target, const char **identity, const char **flags, MjError *err)
+{
+    if (!serves(base, target)) return mj_error(err, MJ_ERR_USAGE, "NVRTC knows no target \"%s\"", target);
+    *identity = ((NvrtcCompiler *)base)->identity;
+    *flags = flags_text;
+    return 0;
+}
+
+/* The largest number that stands before `words` in the log (one kernel a line); -1 when it is not there. */
+static int largest_before(const char *log, const char *words)
+{
+    int largest = -1;
+
+    for (const char *at = log; at && (at = strstr(at, words)) != NULL; at++) {
+        const char *digits = at;
+        while (digits > log && digits[-1] >= '0' && digits[-1] <= '9') digits--;
+        if (digits == at) continue;
+        int v = atoi(digits);
+        if (v > largest) largest = v;
+    }
+    return largest;
+}
+
+static int registers_used(const char *log)
+{
+    int largest = -1;
+
+    for (const char *at = log; at && (at = strstr(at, "Used ")) != NULL; at += 5) {
+        int v = atoi(at + 5);
+        if (v > largest) largest = v;
+    }
+    return largest;
+}
+
+/* ptxas says these in a log of success, and each costs most of a kernel's speed. */
+static const char *serialised(const char *log)
+{
+    static const char *const codes[][2] = {
+        {"C7508", "setmaxnreg was ignored (C7508): give the kernel a register cap with launch bounds"},
+        {"C7511", "wgmma was serialised (C7511)"},
+        {"C7517", "a wait was put between wgmma instructions (C7517)"},
+    };
+
+    for (size_t i = 0; log && i < sizeof codes / sizeof *codes; i++)
+        if (strstr(log, codes[i][0])) return codes[i][1];
+    return NULL;
+}
+
+static char *program_log(const NvrtcApi *api, NvrtcProgram program, size_t *len)
+{
+    size_t n = 0;
+
+    if (api->log_size(program, &n) != 0 || n <= 1) return NULL;
+    char *log = mj_xcalloc(n + 1, 1);
+    if (api->log(program, log) != 0) {
+        free(log);
+        return NULL;
+    }
+    *len = strlen(log);
+    return log;
+}
+
+static void first_error(const char *log, char *words, size_t cap)
+{
+    const char *at = log ? strstr(log, "error") : NULL;
+
+    snprintf(words, cap, "see the compiler's log");
+    if (!at) return;
+    while (at > log && at[-1] != '\n') at--;
+    snprintf(words, cap, "%.*s", (int)(strcspn(at, "\n") < cap - 1 ? strcspn(at, "\n") : cap - 1), at);
+}
+
+static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResult *out, MjError *err)
+{
+    NvrtcCompiler *c = (NvrtcCompiler *)base;
+    const NvrtcApi *api = &c->api;
+    NvrtcProgram program = NULL;
+    MjCompileResult r = {.registers = -1, .spill_bytes = -1, .stack_bytes = -1, .shared_bytes = -1};
+    char arch[96], flags[sizeof flags_text], words[700];
+    const char *options[16];
+    int n = 0, rc = 0;
+    size_t log_len = 0;
+    uint64_t start = mj_clock_ns();
+
+    snprintf(arch, sizeof arch, "--gpu-architecture=%s", req->target);
+    options[n++] = arch;
+    memcpy(flags, flags_text, sizeof flags);
+    for (char *at = flags, *w; (w = strsep(&at, " ")) != NULL;) options[n++] = w;
+    int status = api->create(&program, req->source, req->source_name, 0, NULL, NULL);
+    if (status != 0) return mj_error(err, MJ_ERR_COMPILE, "NVRTC could not take %s: %s", req->source_name, api->error_string(status));
+    status = api->compile(program, n, options);
+    r.log = program_log(api, program, &log_len);
+    if (status != 0) {
+        first_error(r.log, words, sizeof words);
+        rc = mj_error(err, MJ_ERR_COMPILE, "%s does not compile for %s: %s: %s", req->source_name, req->target,
+                      api->error_string(status), words);
+        if (r.log) mj_error_set_log(err, r.log, log_len);
+        goto out;
+    }
+    const char *slow = serialised(r.log);
+    if (slow) {
+        rc = mj_error(err, MJ_ERR_COMPILE, "%s for %s: %s", req->source_name, req->target, slow);
+        mj_error_set_log(err, r.log, log_len);
+        goto out;
+    }
+    if (api->cubin_size(program, &r.image_bytes) != 0 || r.image_bytes == 0) {
+        rc = mj_error(err, MJ_ERR_COMPILE, "NVRTC made no image of %s for %s", req->source_name, req->target);
+        goto out;
+    }
+    r.image = mj_xmalloc(r.image_bytes);
+    if (api->cubin(program, r.image) != 0) {
+        rc = mj_error(err, MJ_ERR_COMPILE, "NVRTC did not hand over the image of %s", req->source_name);
+        goto out;
+    }
+    r.registers = registers_used(r.log);
+    r.spill_bytes = largest_before(r.log, " bytes spill stores");
+    r.stack_bytes = largest_before(r.log, " bytes stack frame");
+    r.shared_bytes = largest_before(r.log, " bytes smem");
+    r.seconds = (double)(mj_clock_ns() - start) * 1e-9;
+    *out = r;
+    r = (MjCompileResult){.image = NULL};
+out:
+    mj_compile_result_free(&r);
+    api->destroy(&program);
+    return rc;
+}
+
+static void close_nvrtc(MjCompiler *base)
+{
+    NvrtcCompiler *c = (NvrtcCompiler *)base;
+
+    dlclose(c->library);
+    free(c);
+}
+
+static bool load_api(void *library, NvrtcApi *api)
+{
+    const struct {
+        const char *name;
+        void *slot;
+    } names[] = {
+        {"nvrtcGetErrorString", &api->error_string}, {"nvrtcVersion", &api->version},
+        {"nvrtcCreateProgram", &api->create},        {"nvrtcDestroyProgram", &api->destroy},
+        {"nvrtcCompileProgram", &api->compile},      {"nvrtcGetCUBINSize", &api->cubin_size},
+        {"nvrtcGetCUBIN", &api->cubin},              {"nvrtcGetProgramLogSize", &api->log_size},
+        {"nvrtcGetProgramLog", &api->log},
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        void *symbol = dlsym(library, names[i].name);
+        if (!symbol) return false;
+        memcpy(names[i].slot, &symbol, sizeof symbol);
+    }
+    return true;
+}
+
+/* The version, and the build by the library's own file name (libnvrtc.so.13.0.88), without its folder. */
+static void name_build(NvrtcCompiler *c)
+{
+    int major = 0, minor = 0;
+    struct link_map *map = NULL;
+    char real[PATH_MAX] = "";
+
+    c->api.version(&major, &minor);
+    if (dlinfo(c->library, RTLD_DI_LINKMAP, &map) != 0 || !map || !realpath(map->l_name, real)) real[0] = 0;
+    const char *slash = strrchr(real, '/');
+    snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %.80s", major, minor, slash ? slash + 1 : "");
+}
+
+int mj_compiler_nvrtc_open(MjCompiler **out, MjError *err)
+{
+    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
+    const char *folder = getenv("MOJIT_CUDA_LIBRARY_PATH");
+    void *library = NULL;
+
+    for (size_t i = 0; !library && i < sizeof names / sizeof *names; i++) {
+        char *full = folder && *folder ? mj_strdup_printf("%s/%s", folder, names[i]) : mj_xstrdup(names[i]);
+        library = dlopen(full, RTLD_NOW | RTLD_LOCAL);
+        free(full);
+    }
+    if (!library)
+        return mj_error(err, MJ_ERR_MISSING,
+                        "NVRTC was not found (libnvrtc.so.13 or .12). Install the CUDA toolkit's NVRTC, or name its folder in "
+                        "MOJIT_CUDA_LIBRARY_PATH; without it, use --mode nocompile or the cpu device");
+    NvrtcCompiler *c = mj_xcalloc(1, sizeof *c);
+    c->library = library;
+    if (!load_api(library, &c->api)) {
+        dlclose(library);
+        free(c);
+        return mj_error(err, MJ_ERR_MISSING, "the NVRTC found is too old: it cannot make cubin images (12.0 or newer is needed)");
+    }
+    name_build(c);
+    c->base = (MjCompiler){.name = "nvrtc", .serves = serves, .identify = identify, .compile = compile, .close = close_nvrtc};
+    *out = &c->base;
+    return 0;
+}

@@ -1,0 +1,254 @@
+/* From a spec to a loaded image: the key, the disk cache, the locked compile, the load. The only code that calls both the
+ * cache and a compiler. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jit/jit_internal.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/mem.h"
+
+#define MJ_KERNEL_ABI 1 /* of kernel_args.h and the entry points; part of every key */
+
+enum { SPEC_CAP = 2048, LOCK_WAIT_FACTOR = 1 };
+
+Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound)
+{
+    size_t bytes = (size_t)tmpl->n_params * sizeof *bound;
+
+    for (Image *i = jit->images; i; i = i->next)
+        if (i->tmpl == tmpl && memcmp(i->bound, bound, bytes) == 0) return i;
+    Image *image = mj_xcalloc(1, sizeof *image);
+    image->tmpl = tmpl;
+    memcpy(image->bound, bound, bytes);
+    image->next = jit->images;
+    jit->images = image;
+    return image;
+}
+
+/* The compiler's name for keys, remembered in the cache, so that a warm cache serves a machine without the compiler. */
+static char *alias_label(const MjJit *jit)
+{
+    return mj_strdup_printf("abi: %d\nwhat: last compiler\ntarget: %s\n", MJ_KERNEL_ABI, jit->target);
+}
+
+static bool recall_identity(MjJit *jit)
+{
+    MjCacheEntry entry = {.memory = NULL};
+    char *label = alias_label(jit);
+    bool known = jit->opt.cache && mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry) == MJ_CACHE_HIT;
+
+    free(label);
+    if (known) {
+        char *text = mj_xstrndup((const char *)entry.image, entry.image_bytes), *split = strchr(text, '\n');
+        known = split != NULL;
+        if (split) {
+            *split = 0;
+            jit->identity = mj_xstrdup(text);
+            jit->flags = mj_xstrdup(split + 1);
+        }
+        free(text);
+    }
+    mj_cache_entry_free(&entry);
+    return known;
+}
+
+static void remember_identity(MjJit *jit)
+{
+    char *label = alias_label(jit), *text = mj_strdup_printf("%s\n%s", jit->identity, jit->flags);
+    MjCacheEntry entry = {.memory = NULL};
+    size_t len = strlen(text);
+
+    if (mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry) != MJ_CACHE_HIT || entry.image_bytes != len ||
+        memcmp(entry.image, text, len) != 0)
+        (void)mj_cache_put(jit->opt.cache, label, text, len, NULL, 0, NULL);
+    mj_cache_entry_free(&entry);
+    free(text);
+    free(label);
+}
+
+static int open_compiler(MjJit *jit, MjError *err)
+{
+    int rc = 0;
+    const char *identity, *flags;
+    MjCompiler *c = NULL;
+
+    if (jit->compiler) return 0;
+    rc = strncmp(jit->target, "sm_", 3) == 0 ? mj_compiler_nvrtc_open(&c, err) : mj_compiler_cc_open(&c, err);
+    if (rc != 0) return rc;
+    rc = c->identify(c, jit->target, &identity, &flags, err);
+    if (rc != 0) {
+        c->close(c);
+        return rc;
+    }
+    free(jit->identity);
+    free(jit->flags);
+    jit->identity = mj_xstrdup(identity);
+    jit->flags = mj_xstrdup(flags);
+    jit->compiler = c;
+    jit->counters.compiler_loads++;
+    return 0;
+}
+
+/* The labelled text of everything that decides the bytes of an image. Under the mutex. */
+static int key_text(MjJit *jit, const Image *image, char **out, MjError *err)
+{
+    char spec[SPEC_CAP];
+    MjStr text = MJ_STR_INIT;
+
+    if (!jit->identity && open_compiler(jit, err) != 0 && !recall_identity(jit)) return err ? err->code : MJ_ERR_MISSING;
+    mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
+    mj_str_printf(&text, "abi: %d\ntemplate: %s\ntarget: %s\nspec: %s\n", MJ_KERNEL_ABI, image->tmpl->name, jit->target, spec);
+    mj_template_source_labels(image->tmpl, &jit->sources, &text);
+    mj_str_printf(&text, "compiler: %s\nflags: %s\n", jit->identity, jit->flags);
+    *out = mj_str_take(&text);
+    return 0;
+}
+
+static int load(MjJit *jit, Image *image, const void *bytes, size_t len, MjError *err)
+{
+    MjDevice *dev = jit->opt.device;
+    uint64_t start = mj_clock_ns();
+
+    if (!dev) return 0;
+    int rc = dev->ops->module_load(dev, bytes, len, &image->module, err);
+    pthread_mutex_lock(&jit->mutex);
+    jit->counters.load_ms += (double)(mj_clock_ns() - start) * 1e-6;
+    pthread_mutex_unlock(&jit->mutex);
+    return rc;
+}
+
+static void count(MjJit *jit, const Image *image, const MjCacheStats *add)
+{
+    if (jit->opt.cache) mj_cache_count(jit->opt.cache, jit->opt.mode->name, image->tmpl->name, add);
+}
+
+/* Returns 1 when the cache had it and it is loaded, 0 on a miss, negative when it could not be loaded. */
+static int from_cache(MjJit *jit, Image *image, const char *label, MjError *err)
+{
+    MjCacheEntry entry = {.memory = NULL};
+    uint64_t start = mj_clock_ns();
+
+    if (!jit->opt.cache) return 0;
+    MjCacheResult found = mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry);
+    pthread_mutex_lock(&jit->mutex);
+    jit->counters.load_ms += (double)(mj_clock_ns() - start) * 1e-6;
+    if (found == MJ_CACHE_HIT) jit->counters.disk_hits++;
+    if (found == MJ_CACHE_CORRUPT) jit->counters.corrupt_entries++;
+    pthread_mutex_unlock(&jit->mutex);
+    if (found == MJ_CACHE_CORRUPT) count(jit, image, &(MjCacheStats){.corrupt = 1});
+    if (found != MJ_CACHE_HIT) return 0;
+    count(jit, image, &(MjCacheStats){.hits = 1, .saved_s = entry.compile_s});
+    int rc = load(jit, image, entry.image, entry.image_bytes, err);
+    mj_cache_entry_free(&entry);
+    return rc == 0 ? 1 : rc;
+}
+
+static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
+{
+    char spec[SPEC_CAP], *source = NULL;
+    MjCompileResult result = {.image = NULL};
+    int rc;
+
+    mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
+    pthread_mutex_lock(&jit->mutex);
+    rc = open_compiler(jit, err);
+    pthread_mutex_unlock(&jit->mutex);
+    if (rc != 0) goto out;
+    MJ_TRY(mj_template_expand(image->tmpl, &jit->sources, image->bound, NULL, &source, err));
+    MjCompileRequest req = {.source = source, .source_name = image->tmpl->file, .target = jit->target,
+                            .entry = image->tmpl->kernels[0], .timeout_s = jit->opt.timeout_s};
+    rc = jit->compiler->compile(jit->compiler, &req, &result, err);
+    pthread_mutex_lock(&jit->mutex);
+    jit->counters.compiles += rc == 0;
+    jit->counters.compile_errors += rc != 0;
+    jit->counters.compile_s += result.seconds;
+    jit->counters.after_ahead += jit->prepared && !jit->preparing;
+    pthread_mutex_unlock(&jit->mutex);
+    if (rc != 0) {
+        rc = mj_error_context(err, rc, "template %s (%s)", image->tmpl->name, spec);
+        goto out;
+    }
+    count(jit, image, &(MjCacheStats){.compiles = 1, .misses = 1, .spent_s = result.seconds});
+    if (jit->opt.cache)
+        (void)mj_cache_put(jit->opt.cache, label, result.image, result.image_bytes, result.log, result.seconds, NULL);
+    rc = load(jit, image, result.image, result.image_bytes, err);
+out:
+    mj_compile_result_free(&result);
+    free(source);
+    return rc;
+}
+
+/* Cache, then the key's lock, then the cache again (another process may have been faster), then the compiler. */
+static int build(MjJit *jit, Image *image, MjError *err)
+{
+    char *label = NULL, spec[SPEC_CAP];
+    MjCacheLock lock = {.fd = -1};
+    int rc;
+
+    pthread_mutex_lock(&jit->mutex);
+    rc = key_text(jit, image, &label, err);
+    pthread_mutex_unlock(&jit->mutex);
+    if (rc != 0) return rc;
+    int found = from_cache(jit, image, label, err);
+    if (found == 0 && jit->opt.require_warm) {
+        mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
+        rc = mj_error(err, MJ_ERR_MISSING,
+                      "kernel %s is not in the cache, and jit.require_warm forbids compiling it. Warm the cache with `mojit warm` "
+                      "for this configuration",
+                      spec);
+        goto out;
+    }
+    if (found == 0) {
+        pthread_mutex_lock(&jit->mutex);
+        jit->counters.misses++;
+        pthread_mutex_unlock(&jit->mutex);
+        bool locked = jit->opt.cache && mj_cache_lock(jit->opt.cache, mj_cache_key(label), jit->opt.timeout_s, &lock);
+        if (locked) found = from_cache(jit, image, label, err);
+        rc = found == 0 ? compile(jit, image, label, err) : found < 0 ? found : 0;
+        if (locked) mj_cache_unlock(&lock);
+    } else {
+        rc = found < 0 ? found : 0;
+    }
+    if (rc == 0 && jit->opt.cache && jit->compiler) {
+        pthread_mutex_lock(&jit->mutex);
+        remember_identity(jit);
+        pthread_mutex_unlock(&jit->mutex);
+    }
+out:
+    free(label);
+    return rc;
+}
+
+static void copy_error(MjError *to, const MjError *from)
+{
+    mj_error(to, from->code, "%s", from->message);
+    if (from->log) mj_error_set_log(to, from->log, strlen(from->log));
+}
+
+int mj_jit_ensure(MjJit *jit, Image *image, MjError *err)
+{
+    MjError mine = MJ_ERROR_INIT;
+    int rc = 0;
+
+    pthread_mutex_lock(&jit->mutex);
+    while (image->state == IMAGE_BUSY) pthread_cond_wait(&jit->changed, &jit->mutex);
+    bool build_it = image->state == IMAGE_NEW;
+    if (build_it) image->state = IMAGE_BUSY;
+    if (image->state == IMAGE_FAILED) {
+        rc = image->error.code;
+        copy_error(err, &image->error);
+    }
+    pthread_mutex_unlock(&jit->mutex);
+    if (!build_it) return rc;
+    rc = build(jit, image, &mine);
+    pthread_mutex_lock(&jit->mutex);
+    image->state = rc == 0 ? IMAGE_READY : IMAGE_FAILED;
+    if (rc != 0) {
+        copy_error(err, &mine);
+        image->error = mine;
+    }
+    pthread_cond_broadcast(&jit->changed);
+    pthread_mutex_unlock(&jit->mutex);
+    return rc;
+}

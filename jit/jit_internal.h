@@ -1,0 +1,129 @@
+/* What the parts of the JIT share. Not for other folders. */
+#ifndef MJ_JIT_INTERNAL_H
+#define MJ_JIT_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "cache/cache.h"
+#include "jit/compiler.h"
+#include "jit/jit.h"
+#include "jit/sources.h"
+
+/* ---- memory table: request -> launch record; reads take no lock (jit_table.c) ---- */
+
+typedef struct TableSlot {
+    MjRequest request;
+    _Atomic(const MjLaunchRecord *) record; /* tiered replaces it at a step boundary */
+} TableSlot;
+
+typedef struct TableArray {
+    size_t mask; /* capacity - 1 */
+    struct TableArray *older; /* kept until close: a reader may still look at it */
+    _Atomic(TableSlot *) slots[];
+} TableArray;
+
+typedef struct RequestTable {
+    _Atomic(TableArray *) array;
+    size_t count;
+} RequestTable;
+
+void mj_table_init(RequestTable *t);
+void mj_table_free(RequestTable *t);
+TableSlot *mj_table_find(RequestTable *t, const MjRequest *req);
+/* Caller holds the JIT's mutex; the request is not in the table. */
+TableSlot *mj_table_insert(RequestTable *t, const MjRequest *req, const MjLaunchRecord *record);
+
+/* ---- images: spec -> loaded module (jit_image.c) ---- */
+
+typedef enum ImageState { IMAGE_NEW, IMAGE_BUSY, IMAGE_READY, IMAGE_FAILED } ImageState;
+
+typedef struct Image {
+    const MjTemplate *tmpl;
+    int32_t bound[MJ_MAX_PARAMS];
+    ImageState state;          /* under the mutex */
+    MjModule *module;          /* NULL without a device */
+    MjError error;             /* of a failed one */
+    bool warned;
+    struct Image *next;
+} Image;
+
+/* A specialisation of one template that differs only in varying dimensions: what the budget counts. */
+typedef struct Family {
+    const MjTemplate *tmpl;
+    int32_t fixed[MJ_MAX_PARAMS]; /* varying: MJ_UNBOUND */
+    int32_t *seen[MJ_MAX_PARAMS]; /* distinct values by varying parameter */
+    int n_seen[MJ_MAX_PARAMS];
+    bool unbound[MJ_MAX_PARAMS];
+    struct Family *next;
+} Family;
+
+/* A generic launch that waits for its specialised kernel (tiered). */
+typedef struct Deferred {
+    TableSlot *slot;
+    Image *image;
+    MjLaunchRecord *record; /* the specialised one, NULL until ready */
+    struct Deferred *next;
+} Deferred;
+
+typedef struct PlanItem {
+    const MjTemplate *tmpl;
+    int32_t bound[MJ_MAX_PARAMS];
+    MjLaunchRecord record; /* fn is NULL */
+} PlanItem;
+
+typedef struct AtomicCounters {
+    atomic_uint_least64_t repeats, generic;        /* memory hits, on specialised and on generic kernels */
+    atomic_uint_least64_t firsts, generic_firsts;  /* requests that the table did not hold */
+} AtomicCounters;
+
+struct MjJit {
+    MjJitOptions opt;
+    char target[64];
+    MjSources sources;
+    MjTemplate **templates;
+    int n_templates;
+    MjCompiler *compiler; /* opened at the first need */
+    char *identity, *flags; /* what goes into keys; from the compiler, or remembered by the cache when there is none */
+
+    RequestTable table;
+    AtomicCounters fast;
+    pthread_mutex_t mutex; /* everything below */
+    pthread_cond_t changed;
+    Image *images;
+    Family *families;
+    PlanItem **plan;
+    int n_plan;
+    atomic_bool recording;
+    bool preparing, prepared;
+    MjLaunchRecord **records; /* all that were handed out */
+    int n_records;
+    MjJitCounters counters, step_start, last_step;
+
+    pthread_t *workers; /* tiered */
+    int n_workers;
+    Deferred *deferred;
+    bool stopping;
+};
+
+void mj_jit_say(MjJit *jit, const char *fmt, ...) MJ_PRINTF(2, 3);
+
+/* Which parameters are constants, by the mode and the budget. Under the mutex. */
+void mj_jit_bind(MjJit *jit, const MjRequest *req, int32_t *bound);
+/* Finds or makes the image's row. Under the mutex. */
+Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound);
+/* Brings an image to READY: cache, compile, load. Called without the mutex; waits for another thread that is at it. */
+int mj_jit_ensure(MjJit *jit, Image *image, MjError *err) MJ_MUST_CHECK;
+/* The embedded generic build for a request, as a record owned by the JIT. Takes no mutex of its own. */
+int mj_jit_generic(MjJit *jit, const MjRequest *req, MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
+/* A record for a ready image. */
+int mj_jit_record_of(MjJit *jit, const MjRequest *req, const Image *image, MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
+void mj_jit_keep(MjJit *jit, MjLaunchRecord *record); /* under the mutex: freed at close */
+void mj_jit_full_values(const MjRequest *req, int32_t *full);
+
+/* Background compiles (jit_tiered.c). defer: under the mutex. */
+void mj_jit_defer(MjJit *jit, TableSlot *slot, Image *image);
+void mj_jit_swap_ready(MjJit *jit);
+void mj_jit_stop_workers(MjJit *jit);
+
+#endif
