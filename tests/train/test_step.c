@@ -2,8 +2,9 @@
  * bf16 and both fp8 recipes, in every mode. Usage: test_step FOLDER_WITH_TEXT
  *
  * Tolerances are on |got - want| / |want| over a tensor. A rounding to bf16 has a relative RMS of u = 2^-9 / sqrt(3); an
- * fp8 GEMM adds 3.7e-2 (e4m3 x e4m3) or about 6e-2 (e5m2 x e4m3) by quantisation. The roundings on the longest path from a
- * loss to a gradient are independent, so their squares add up; 3 times that is allowed. */
+ * fp8 GEMM adds 3.7e-2 (e4m3 x e4m3) or about 6e-2 (e5m2 x e4m3, in the backward half) by quantisation. The roundings on the
+ * longest path from a loss to a gradient are independent, so their squares add up; twice that is allowed. Beyond that, the
+ * three modes must give the same bits although they pad differently. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,7 +31,7 @@ typedef struct Case {
 } Case;
 
 /* Two layers: about 24 roundings to bf16 forward and as many backward; 4 fp8 GEMMs a layer and direction at most. */
-static const double BF16 = 3 * 0.00113 * 6.9, BLOCK = 3 * 0.037 * 4, TENSOR = 3 * 0.05 * 4;
+static const double BF16 = 2 * 0.00113 * 6.9, BLOCK = 2 * 0.037 * 4, TENSOR = 2 * 0.05 * 4;
 
 typedef struct Machine {
     MjDevice *device;
@@ -176,7 +177,7 @@ static void compare_all(const Case *c, const char *mode, const MjModel *m, const
     for (int64_t i = (int64_t)m->d.vocab * m->d.width; i < m->head_at; i++) assert_true(got[i] == 0); /* the padding token */
 }
 
-static void check(const Case *c, const char *mode) {
+static float *check(const Case *c, const char *mode, int64_t *n) {
     MjConfig config;
     MjError err = MJ_ERROR_INIT;
     Machine k;
@@ -210,14 +211,31 @@ static void check(const Case *c, const char *mode) {
     if (violation > c->tolerance / 4) fail_msg("%s[%s]: a token went to an expert whose score was lower by %.3g", c->name, mode, violation);
     if (fabs(r.loss - loss) > c->tolerance * loss / 4) fail_msg("%s[%s]: loss %.8g, reference %.8g", c->name, mode, r.loss, loss);
     compare_all(c, mode, m, got, want);
-    free(w), free(got), free(wide), free(want), free(expert);
+    *n = m->n_weights;
+    free(w), free(wide), free(want), free(expert);
     close_machine(&k);
+    return got;
 }
 
 static void check_case(const Case *c) {
-    check(c, "static");
-    check(c, "dynamic");
-    check(c, "nocompile");
+    static const char *const modes[] = {"static", "dynamic", "nocompile"};
+    float *first = NULL;
+    for (int i = 0; i < 3; i++) {
+        int64_t n = 0;
+        float *got = check(c, modes[i], &n);
+        if (first == NULL) {
+            first = got;
+            continue;
+        }
+        for (int64_t j = 0; j < n; j++) {
+            if (memcmp(&got[j], &first[j], sizeof *got) != 0) {
+                fail_msg("FAIL step[%s](%s): gradient %lld is %.9g, in static %.9g", modes[i], c->name, (long long)j, (double)got[j],
+                         (double)first[j]);
+            }
+        }
+        free(got);
+    }
+    free(first);
 }
 
 #define MOE "moe.experts=4"
