@@ -313,4 +313,11 @@ typedef struct MjAdamwArgs { /* decoupled weight decay; all in f32; grad is zero
     float grad_scale;
 } MjAdamwArgs;
 
+/* ---- measuring -------------------------------------------------------------------------------------------- */
+
+typedef struct MjPeakArgs { /* dot products without memory: every block does iterations * MJ_PEAK_FLOPS_PER_ITERATION */
+    float *out;         /* (grid): a value, so that nothing is optimised away */
+    int32_t iterations;
+} MjPeakArgs;
+
 #endif

@@ -1,0 +1,92 @@
+/* The GEMM's definition in double precision, straight from the comments of MjGemmArgs: no tiles, no order. Owns the
+ * reference and the size of what a result may differ by; slow on purpose. */
+#include "ops/ref_gemm.h"
+
+#include <math.h>
+#include <string.h>
+
+static double ref_element(const void *base, int32_t type, int64_t i)
+{
+    if (type == MJ_T_BF16) {
+        const uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
+        float f;
+        memcpy(&f, &bits, sizeof f);
+        return (double)f;
+    }
+    const int byte = ((const uint8_t *)base)[i];
+    const int mantissa_bits = type == MJ_T_E4M3 ? 3 : 2, bias = type == MJ_T_E4M3 ? 7 : 15;
+    const int exponent = (byte & 0x7f) >> mantissa_bits, mantissa = byte & ((1 << mantissa_bits) - 1);
+    const double sign = (byte & 0x80) != 0 ? -1.0 : 1.0;
+    if (type == MJ_T_E4M3 && (byte & 0x7f) == 0x7f) return NAN;
+    if (type == MJ_T_E5M2 && exponent == 31) return mantissa != 0 ? NAN : sign * INFINITY;
+    if (exponent == 0) return sign * ldexp(mantissa, 1 - bias - mantissa_bits);
+    return sign * ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
+}
+
+/* Scale of operand element for output (row i, column j) at depth p; rows and depths are absolute. */
+static double ref_scale_a(const MjGemmArgs *g, int64_t i, int64_t p)
+{
+    if (g->scale_mode == MJ_SCALE_NONE) return 1.0;
+    if (g->scale_mode == MJ_SCALE_TENSOR) return (double)g->a_scale[0];
+    return (double)g->a_scale[p / MJ_FP8_BLOCK * g->m + i];
+}
+
+static double ref_scale_b(const MjGemmArgs *g, int32_t e, int64_t j, int64_t p)
+{
+    const int64_t nb = (g->n + MJ_FP8_BLOCK - 1) / MJ_FP8_BLOCK, kb = (g->k + MJ_FP8_BLOCK - 1) / MJ_FP8_BLOCK;
+    const int64_t jb = j / MJ_FP8_BLOCK, pb = p / MJ_FP8_BLOCK;
+    if (g->scale_mode == MJ_SCALE_NONE) return 1.0;
+    if (g->scale_mode == MJ_SCALE_TENSOR) return (double)g->b_scale[0];
+    if (g->layout == MJ_GEMM_TN) return (double)g->b_scale[pb * g->n + j];
+    return (double)g->b_scale[e * nb * kb + (g->layout == MJ_GEMM_NT ? jb * kb + pb : pb * nb + jb)];
+}
+
+static void ref_dot(const MjGemmArgs *g, int32_t e, int64_t i, int64_t j, int64_t first, int64_t depth, double *sum,
+                    double *size)
+{
+    const int64_t expert = g->group == MJ_GROUP_M ? (int64_t)e * g->n * g->k : 0;
+    *sum = 0.0;
+    *size = 0.0;
+    for (int64_t p = first; p < first + depth; p++) {
+        const int64_t at = g->layout == MJ_GEMM_TN ? p * g->m + i : i * g->k + p;
+        const int64_t bt = g->layout == MJ_GEMM_NT ? j * g->k + p : p * g->n + j;
+        const double x = ref_element(g->a, g->a_type, at) * ref_scale_a(g, i, p) *
+                         (ref_element(g->b, g->b_type, expert + bt) * ref_scale_b(g, e, j, p));
+        *sum += x;
+        *size += fabs(x);
+    }
+}
+
+int64_t mj_ref_gemm_size(const MjGemmArgs *g)
+{
+    return (int64_t)(g->group == MJ_GROUP_K ? g->experts : 1) * g->m * g->n;
+}
+
+void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size)
+{
+    const int32_t groups = g->group == MJ_GROUP_NONE ? 1 : g->experts;
+    for (int32_t e = 0; e < groups; e++) {
+        const int64_t begin = g->group == MJ_GROUP_NONE ? 0 : g->offset[e];
+        const int64_t live = g->group == MJ_GROUP_NONE ? 0 : g->count[e];
+        const int64_t row0 = g->group == MJ_GROUP_M ? begin : 0;
+        const int64_t row1 = g->group == MJ_GROUP_M ? g->offset[e + 1] : g->m;
+        const int64_t out = g->group == MJ_GROUP_K ? (int64_t)e * g->m * g->n : 0;
+        for (int64_t i = row0; i < row1; i++)
+            for (int64_t j = 0; j < g->n; j++) {
+                const int64_t at = out + i * g->n + j;
+                double sum = 0.0, bound = 0.0;
+                if (g->group == MJ_GROUP_K) ref_dot(g, e, i, j, begin, live, &sum, &bound);
+                else if (g->group == MJ_GROUP_NONE || i - begin < live) ref_dot(g, e, i, j, 0, g->k, &sum, &bound);
+                const double before = g->epilogue == MJ_EPI_ACCUMULATE ? (double)((const float *)g->c)[at] : 0.0;
+                c[at] = before + sum;
+                size[at] = fabs(before) + bound;
+            }
+    }
+}
+
+double mj_ref_gemm_tolerance(const MjGemmArgs *g, double value, double size)
+{
+    /* f32 sums of `depth` terms, of random sign: half an ulp each, as a walk; twice that for safety. Then one rounding. */
+    const double sums = 0x1p-24 * (4.0 + 2.0 * sqrt((double)g->k)) * size;
+    return 1e-30 + sums + (g->c_type == MJ_T_BF16 ? 0x1p-8 * fabs(value) : 0.0);
+}

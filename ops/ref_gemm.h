@@ -1,0 +1,18 @@
+/* Double-precision reference of the GEMM. */
+#ifndef MJ_OPS_REF_GEMM_H
+#define MJ_OPS_REF_GEMM_H
+
+#include "kernels_src/kernel_args.h"
+
+/* Elements of C: (M, N), or (E, M, N) for GROUP_K. */
+int64_t mj_ref_gemm_size(const MjGemmArgs *g);
+
+/* c(size): the values that C must have after the launch, from C as it is before (it is read when accumulating, never
+ * written). size(size): the sum of the magnitudes that each value was made of. Rows at and after offset[E] are left as
+ * they are in both. All pointers of `g` are host pointers. */
+void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size);
+
+/* How far a result may be from `value`: from the accumulator's type, the depth, and the rounding of C's type. */
+double mj_ref_gemm_tolerance(const MjGemmArgs *g, double value, double size);
+
+#endif
