@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cache/cache_internal.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 
@@ -260,7 +261,9 @@ static int write_all(int fd, const char *data, size_t len)
 static int publish(const char *folder, const char *path, const MjStr *bytes, MjError *err)
 {
     static atomic_uint serial;
-    char *temp = mj_strdup_printf("%s/.tmp-%ld-%u", folder, (long)getpid(), atomic_fetch_add(&serial, 1));
+    /* With the time, because process numbers come again soon where every container starts at 1. */
+    char *temp = mj_strdup_printf("%s/.tmp-%ld-%u-%llx", folder, (long)getpid(), atomic_fetch_add(&serial, 1),
+                                  (unsigned long long)mj_clock_ns());
     int rc = 0, fd = mj_cache_sys_open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 
     if (fd < 0) {
