@@ -35,12 +35,21 @@ typedef struct MjOpProfile { /* filled when profiling is on */
     double ms, flops, bytes;
 } MjOpProfile;
 
+/* Where a template's parameters lie in the op's argument struct; found at the op's first launch. */
+#define MJ_OP_TEMPLATES 4 /* that one op may use on one device */
+typedef struct MjOpBinding {
+    const char *name;
+    const MjTemplate *tmpl;
+    int32_t offset[MJ_MAX_PARAMS]; /* bytes into the struct; -1: tuning, the default */
+} MjOpBinding;
+
 typedef struct MjOps {
     MjDevice *device;   /* NULL while planning for a target */
     MjJit *jit;
     MjFamily family;
     bool profile;       /* synchronises around every launch */
     MjOpProfile profiles[MJ_OP_COUNT];
+    MjOpBinding bindings[MJ_OP_COUNT][MJ_OP_TEMPLATES]; /* private */
     bool check_finite;  /* after each op, name the first that produced a NaN or infinity (used to explain a NaN loss) */
 } MjOps;
 

@@ -1,0 +1,54 @@
+/* Rows of the op table: loss, sums, optimizer. */
+#include "ops/op_row.h"
+#include "ops/refs.h"
+
+MJ_COUNT(ce_n, MjCrossEntropyArgs, a->tokens)
+MJ_COUNT(ce_v, MjCrossEntropyArgs, a->vocab)
+MJ_COUNT(ce_nv, MjCrossEntropyArgs, (int64_t)a->tokens * a->vocab)
+static double ce_length(const void *args) { return (double)((const MjCrossEntropyArgs *)args)->vocab; }
+static double ce_flops(const void *args) { return 10.0 * (double)ce_nv(args); }
+
+const MjOpRow mj_row_cross_entropy = {
+    .id = MJ_OP_CROSS_ENTROPY, .name = "cross_entropy", .doc = "Softcapped loss; the logits become their gradients",
+    .args_bytes = sizeof(MjCrossEntropyArgs),
+    .fields = {MJ_FIELD(MjCrossEntropyArgs, tokens), MJ_FIELD(MjCrossEntropyArgs, vocab)},
+    .phases = {{"cross_entropy", MJ_WORK_ROWS, ce_n}},
+    .buffers = {MJ_BUFFER(MjCrossEntropyArgs, logits, MJ_BUF_BF16, MJ_INOUT, ce_nv, ce_v),
+                MJ_BUFFER(MjCrossEntropyArgs, target, MJ_BUF_I32, MJ_IN, ce_n, NULL),
+                MJ_BUFFER(MjCrossEntropyArgs, loss, MJ_BUF_F32, MJ_OUT, ce_n, NULL)},
+    .flops = ce_flops,
+    .proof = MJ_OP_PROOF(mj_setup_cross_entropy, mj_fill_cross_entropy, mj_ref_cross_entropy, ce_length, mj_shapes_loss,
+                         mj_bench_loss),
+};
+
+MJ_COUNT(s_n, MjSumArgs, a->n)
+MJ_COUNT(s_chunks, MjSumArgs, MJ_CEIL(a->n, 4096))
+MJ_COUNT(s_one, MjSumArgs, a != NULL ? 1 : 0)
+static double s_length(const void *args)
+{
+    const double n = (double)((const MjSumArgs *)args)->n;
+    return n < 4096.0 ? n : 4096.0; /* beyond a chunk it is double */
+}
+
+const MjOpRow mj_row_sum = {
+    .id = MJ_OP_SUM, .name = "sum", .doc = "Sum or sum of squares, in a fixed order", .args_bytes = sizeof(MjSumArgs),
+    .phases = {{"sum_partial", MJ_WORK_ROWS, s_chunks}, {"sum_total", MJ_WORK_ONE, NULL}},
+    .buffers = {MJ_BUFFER(MjSumArgs, x, MJ_BUF_F32, MJ_IN, s_n, NULL),
+                MJ_BUFFER(MjSumArgs, partial, MJ_BUF_F64, MJ_SCRATCH, s_chunks, NULL),
+                MJ_BUFFER(MjSumArgs, out, MJ_BUF_F64, MJ_INOUT, s_one, NULL)},
+    .proof = MJ_OP_PROOF(mj_setup_sum, mj_fill_sum, mj_ref_sum, s_length, mj_shapes_flat, mj_bench_flat),
+};
+
+MJ_COUNT(o_n, MjAdamwArgs, a->n)
+MJ_COUNT(o_chunks, MjAdamwArgs, MJ_CEIL(a->n, 128))
+static double o_flops(const void *args) { return 16.0 * (double)o_n(args); }
+
+const MjOpRow mj_row_adamw = {
+    .id = MJ_OP_ADAMW, .name = "adamw", .doc = "AdamW in f32; zeroes the gradient", .args_bytes = sizeof(MjAdamwArgs),
+    .phases = {{"adamw", MJ_WORK_ROWS, o_chunks}},
+    .buffers = {MJ_BUFFER(MjAdamwArgs, w, MJ_BUF_F32, MJ_INOUT, o_n, NULL), MJ_BUFFER(MjAdamwArgs, m, MJ_BUF_F32, MJ_INOUT, o_n, NULL),
+                MJ_BUFFER(MjAdamwArgs, v, MJ_BUF_F32, MJ_INOUT, o_n, NULL),
+                MJ_BUFFER(MjAdamwArgs, grad, MJ_BUF_F32, MJ_INOUT, o_n, NULL)},
+    .flops = o_flops,
+    .proof = MJ_OP_PROOF(mj_setup_adamw, mj_fill_adamw, mj_ref_adamw, mj_length_none, mj_shapes_flat, mj_bench_flat),
+};

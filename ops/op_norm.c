@@ -1,0 +1,134 @@
+/* Rows of the op table: embedding, RMSNorm, RoPE with QK-norm. */
+#include "ops/op_row.h"
+#include "ops/refs.h"
+
+MJ_COUNT(ef_n, MjEmbeddingFwdArgs, a->tokens)
+MJ_COUNT(ef_w, MjEmbeddingFwdArgs, a->width)
+MJ_COUNT(ef_nw, MjEmbeddingFwdArgs, (int64_t)a->tokens * a->width)
+MJ_COUNT(ef_vw, MjEmbeddingFwdArgs, (int64_t)a->vocab * a->width)
+static double ef_bytes(const void *args) { return 8.0 * (double)ef_nw(args) + 4.0 * (double)ef_n(args); }
+
+const MjOpRow mj_row_embedding_fwd = {
+    .id = MJ_OP_EMBEDDING_FWD, .name = "embedding_fwd", .doc = "Rows of the table by token", .args_bytes = sizeof(MjEmbeddingFwdArgs),
+    .fields = {MJ_FIELD(MjEmbeddingFwdArgs, tokens), MJ_FIELD(MjEmbeddingFwdArgs, width), MJ_FIELD(MjEmbeddingFwdArgs, vocab)},
+    .phases = {{"embedding_fwd", MJ_WORK_ROWS, ef_n}},
+    .buffers = {MJ_BUFFER(MjEmbeddingFwdArgs, token, MJ_BUF_I32, MJ_IN, ef_n, NULL),
+                MJ_BUFFER(MjEmbeddingFwdArgs, table, MJ_BUF_F32, MJ_IN, ef_vw, ef_w),
+                MJ_BUFFER(MjEmbeddingFwdArgs, out, MJ_BUF_F32, MJ_OUT, ef_nw, ef_w)},
+    .bytes = ef_bytes,
+    .proof = MJ_OP_PROOF(mj_setup_embedding_fwd, mj_fill_embedding_fwd, mj_ref_embedding_fwd, mj_length_none,
+                         mj_shapes_tokens, mj_bench_tokens),
+};
+
+MJ_COUNT(eb_n, MjEmbeddingBwdArgs, a->tokens)
+MJ_COUNT(eb_w, MjEmbeddingBwdArgs, a->width)
+MJ_COUNT(eb_nw, MjEmbeddingBwdArgs, (int64_t)a->tokens * a->width)
+MJ_COUNT(eb_vw, MjEmbeddingBwdArgs, (int64_t)a->vocab * a->width)
+MJ_COUNT(eb_items, MjEmbeddingBwdArgs, (int64_t)MJ_CEIL(a->width, 128) * 64)
+static double eb_bytes(const void *args) { return 12.0 * (double)eb_nw(args) + 4.0 * (double)eb_n(args); }
+static double eb_length(const void *args) { return (double)((const MjEmbeddingBwdArgs *)args)->tokens; }
+
+const MjOpRow mj_row_embedding_bwd = {
+    .id = MJ_OP_EMBEDDING_BWD, .name = "embedding_bwd", .doc = "Gradient of the table, in token order", .args_bytes = sizeof(MjEmbeddingBwdArgs),
+    .fields = {MJ_FIELD(MjEmbeddingBwdArgs, tokens), MJ_FIELD(MjEmbeddingBwdArgs, width), MJ_FIELD(MjEmbeddingBwdArgs, vocab)},
+    .phases = {{"embedding_bwd", MJ_WORK_ROWS, eb_items}},
+    .buffers = {MJ_BUFFER(MjEmbeddingBwdArgs, token, MJ_BUF_I32, MJ_IN, eb_n, NULL),
+                MJ_BUFFER(MjEmbeddingBwdArgs, dout, MJ_BUF_F32, MJ_IN, eb_nw, eb_w),
+                MJ_BUFFER(MjEmbeddingBwdArgs, dtable, MJ_BUF_F32, MJ_INOUT, eb_vw, eb_w)},
+    .bytes = eb_bytes,
+    .proof = MJ_OP_PROOF(mj_setup_embedding_bwd, mj_fill_embedding_bwd, mj_ref_embedding_bwd, eb_length, mj_shapes_tokens,
+                         mj_bench_tokens),
+};
+
+MJ_COUNT(nf_n, MjRmsnormFwdArgs, a->tokens)
+MJ_COUNT(nf_w, MjRmsnormFwdArgs, a->width)
+MJ_COUNT(nf_nw, MjRmsnormFwdArgs, (int64_t)a->tokens * a->width)
+static double nf_length(const void *args) { return (double)((const MjRmsnormFwdArgs *)args)->width; }
+static double nf_flops(const void *args) { return 4.0 * (double)nf_nw(args); }
+
+const MjOpRow mj_row_rmsnorm_fwd = {
+    .id = MJ_OP_RMSNORM_FWD, .name = "rmsnorm_fwd", .doc = "y = x / sqrt(mean(x^2) + eps)", .args_bytes = sizeof(MjRmsnormFwdArgs),
+    .fields = {MJ_FIELD(MjRmsnormFwdArgs, tokens), MJ_FIELD(MjRmsnormFwdArgs, width)},
+    .phases = {{"rmsnorm_fwd", MJ_WORK_ROWS, nf_n}},
+    .buffers = {MJ_BUFFER(MjRmsnormFwdArgs, x, MJ_BUF_F32, MJ_IN, nf_nw, nf_w),
+                MJ_BUFFER(MjRmsnormFwdArgs, y, MJ_BUF_BF16, MJ_OUT, nf_nw, nf_w),
+                MJ_BUFFER(MjRmsnormFwdArgs, y_f32, MJ_BUF_F32, MJ_OUT, nf_nw, nf_w),
+                MJ_BUFFER(MjRmsnormFwdArgs, x_copy, MJ_BUF_F32, MJ_OUT, nf_nw, nf_w),
+                MJ_BUFFER(MjRmsnormFwdArgs, rstd, MJ_BUF_F32, MJ_OUT, nf_n, NULL)},
+    .flops = nf_flops,
+    .proof = MJ_OP_PROOF(mj_setup_rmsnorm_fwd, mj_fill_rmsnorm_fwd, mj_ref_rmsnorm_fwd, nf_length, mj_shapes_tokens,
+                         mj_bench_tokens),
+};
+
+MJ_COUNT(nb_n, MjRmsnormBwdArgs, a->tokens)
+MJ_COUNT(nb_w, MjRmsnormBwdArgs, a->width)
+MJ_COUNT(nb_nw, MjRmsnormBwdArgs, (int64_t)a->tokens * a->width)
+static double nb_length(const void *args) { return (double)((const MjRmsnormBwdArgs *)args)->width; }
+static double nb_flops(const void *args) { return 8.0 * (double)nb_nw(args); }
+
+const MjOpRow mj_row_rmsnorm_bwd = {
+    .id = MJ_OP_RMSNORM_BWD, .name = "rmsnorm_bwd", .doc = "Gradient of RMSNorm, of up to three gradients added", .args_bytes = sizeof(MjRmsnormBwdArgs),
+    .fields = {MJ_FIELD(MjRmsnormBwdArgs, tokens), MJ_FIELD(MjRmsnormBwdArgs, width)},
+    .phases = {{"rmsnorm_bwd", MJ_WORK_ROWS, nb_n}},
+    .buffers = {MJ_BUFFER(MjRmsnormBwdArgs, x, MJ_BUF_F32, MJ_IN, nb_nw, nb_w),
+                MJ_BUFFER(MjRmsnormBwdArgs, rstd, MJ_BUF_F32, MJ_IN, nb_n, NULL),
+                MJ_BUFFER(MjRmsnormBwdArgs, dy, MJ_BUF_F32, MJ_IN, nb_nw, nb_w),
+                MJ_BUFFER(MjRmsnormBwdArgs, dy_bf16, MJ_BUF_BF16, MJ_IN, nb_nw, nb_w),
+                MJ_BUFFER(MjRmsnormBwdArgs, dy_bf16_2, MJ_BUF_BF16, MJ_IN, nb_nw, nb_w),
+                MJ_BUFFER(MjRmsnormBwdArgs, dx, MJ_BUF_F32, MJ_INOUT, nb_nw, nb_w)},
+    .flops = nb_flops,
+    .proof = MJ_OP_PROOF(mj_setup_rmsnorm_bwd, mj_fill_rmsnorm_bwd, mj_ref_rmsnorm_bwd, nb_length, mj_shapes_tokens,
+                         mj_bench_tokens),
+};
+
+MJ_COUNT(rf_n, MjRopeQknormFwdArgs, a->tokens)
+MJ_COUNT(rf_d, MjRopeQknormFwdArgs, a->head_dim)
+MJ_COUNT(rf_h, MjRopeQknormFwdArgs, a->heads)
+MJ_COUNT(rf_nh, MjRopeQknormFwdArgs, (int64_t)a->tokens * a->heads)
+MJ_COUNT(rf_nhd, MjRopeQknormFwdArgs, (int64_t)a->tokens * a->heads * a->head_dim)
+MJ_COUNT(rf_qkv, MjRopeQknormFwdArgs, (int64_t)a->tokens * a->heads * a->head_dim * 3)
+static double rf_length(const void *args) { return (double)((const MjRopeQknormFwdArgs *)args)->head_dim; }
+static double rf_bytes(const void *args) { return 8.0 * (double)rf_nhd(args) + 8.0 * (double)rf_nh(args); }
+static double rf_flops(const void *args) { return 2.0 * 7.0 * (double)rf_nhd(args); }
+
+const MjOpRow mj_row_rope_qknorm_fwd = {
+    .id = MJ_OP_ROPE_QKNORM_FWD, .name = "rope_qknorm_fwd", .doc = "RoPE, then RMSNorm over the head, for q and k", .args_bytes = sizeof(MjRopeQknormFwdArgs),
+    .fields = {MJ_FIELD(MjRopeQknormFwdArgs, tokens), MJ_FIELD(MjRopeQknormFwdArgs, heads), MJ_FIELD(MjRopeQknormFwdArgs, head_dim)},
+    .phases = {{"rope_qknorm_fwd", MJ_WORK_ROWS, rf_n}},
+    .buffers = {MJ_BUFFER(MjRopeQknormFwdArgs, qkv, MJ_BUF_BF16, MJ_IN, rf_qkv, rf_d),
+                MJ_BUFFER(MjRopeQknormFwdArgs, pos, MJ_BUF_I32, MJ_IN, rf_n, NULL),
+                MJ_BUFFER(MjRopeQknormFwdArgs, q, MJ_BUF_BF16, MJ_OUT, rf_nhd, rf_d),
+                MJ_BUFFER(MjRopeQknormFwdArgs, k, MJ_BUF_BF16, MJ_OUT, rf_nhd, rf_d),
+                MJ_BUFFER(MjRopeQknormFwdArgs, q_rstd, MJ_BUF_F32, MJ_OUT, rf_nh, rf_h),
+                MJ_BUFFER(MjRopeQknormFwdArgs, k_rstd, MJ_BUF_F32, MJ_OUT, rf_nh, rf_h)},
+    .flops = rf_flops, .bytes = rf_bytes,
+    .proof = MJ_OP_PROOF(mj_setup_rope_qknorm_fwd, mj_fill_rope_qknorm_fwd, mj_ref_rope_qknorm_fwd, rf_length,
+                         mj_shapes_heads, mj_bench_heads),
+};
+
+MJ_COUNT(rb_n, MjRopeQknormBwdArgs, a->tokens)
+MJ_COUNT(rb_d, MjRopeQknormBwdArgs, a->head_dim)
+MJ_COUNT(rb_h, MjRopeQknormBwdArgs, a->heads)
+MJ_COUNT(rb_nh, MjRopeQknormBwdArgs, (int64_t)a->tokens * a->heads)
+MJ_COUNT(rb_nhd, MjRopeQknormBwdArgs, (int64_t)a->tokens * a->heads * a->head_dim)
+MJ_COUNT(rb_qkv, MjRopeQknormBwdArgs, (int64_t)a->tokens * a->heads * a->head_dim * 3)
+static double rb_length(const void *args) { return (double)((const MjRopeQknormBwdArgs *)args)->head_dim; }
+static double rb_bytes(const void *args) { return 22.0 * (double)rb_nhd(args) + 8.0 * (double)rb_nh(args); }
+static double rb_flops(const void *args) { return 2.0 * 14.0 * (double)rb_nhd(args); }
+
+const MjOpRow mj_row_rope_qknorm_bwd = {
+    .id = MJ_OP_ROPE_QKNORM_BWD, .name = "rope_qknorm_bwd", .doc = "Gradient of RoPE and QK-norm, and v's cast", .args_bytes = sizeof(MjRopeQknormBwdArgs),
+    .fields = {MJ_FIELD(MjRopeQknormBwdArgs, tokens), MJ_FIELD(MjRopeQknormBwdArgs, heads), MJ_FIELD(MjRopeQknormBwdArgs, head_dim)},
+    .phases = {{"rope_qknorm_bwd", MJ_WORK_ROWS, rb_n}},
+    .buffers = {MJ_BUFFER(MjRopeQknormBwdArgs, qkv, MJ_BUF_BF16, MJ_IN, rb_qkv, rb_d),
+                MJ_BUFFER(MjRopeQknormBwdArgs, pos, MJ_BUF_I32, MJ_IN, rb_n, NULL),
+                MJ_BUFFER(MjRopeQknormBwdArgs, q_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),
+                MJ_BUFFER(MjRopeQknormBwdArgs, k_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),
+                MJ_BUFFER(MjRopeQknormBwdArgs, dq, MJ_BUF_F32, MJ_IN, rb_nhd, rb_d),
+                MJ_BUFFER(MjRopeQknormBwdArgs, dk, MJ_BUF_F32, MJ_IN, rb_nhd, rb_d),
+                MJ_BUFFER(MjRopeQknormBwdArgs, dv, MJ_BUF_F32, MJ_IN, rb_nhd, rb_d),
+                MJ_BUFFER(MjRopeQknormBwdArgs, dqkv, MJ_BUF_BF16, MJ_OUT, rb_qkv, rb_d)},
+    .flops = rb_flops, .bytes = rb_bytes,
+    .proof = MJ_OP_PROOF(mj_setup_rope_qknorm_bwd, mj_fill_rope_qknorm_bwd, mj_ref_rope_qknorm_bwd, rb_length,
+                         mj_shapes_heads, mj_bench_heads),
+};

@@ -1,0 +1,134 @@
+/* Rows of the op table: ReLU^2 with its quantiser, the quantisers, the per-tensor scale. */
+#include "ops/op_row.h"
+#include "ops/refs.h"
+
+size_t mj_quant_tile_shared(MjFamily family, const void *args)
+{
+    (void)args; /* a tile in bf16 and a row of maxima for each warp, as quant_tile.h lays it out */
+    return 128 * 128 * 2 + 128 * sizeof(float) * (family == MJ_FAMILY_CPU ? 1 : 8);
+}
+
+/* The outputs that the three tile quantisers share; rows >= offset[experts] are left alone. */
+#define TILE_FIELDS(Args)                                                                                              \
+    MJ_FIELD(Args, rows), MJ_FIELD(Args, cols), MJ_FIELD(Args, experts), MJ_FIELD(Args, q_type), MJ_FIELD(Args, scale_mode)
+#define TILE_ITEMS(a) ((a)->q_type == MJ_T_BF16 || (a)->scale_mode == MJ_SCALE_TENSOR                                  \
+                           ? (int64_t)(a)->rows                                                                        \
+                           : (int64_t)MJ_CEIL((a)->rows, 128) * MJ_CEIL((a)->cols, 128))
+#define TILE_OUTPUTS(Args, p)                                                                                          \
+    MJ_BUFFER_BY(Args, q, q_type, MJ_OUT, p##_rc, p##_c), MJ_BUFFER_BY(Args, qt, q_type, MJ_OUT, p##_rc, p##_c),       \
+        MJ_BUFFER(Args, q_scale, MJ_BUF_F32, MJ_OUT, p##_scale, p##_r),                                                \
+        MJ_BUFFER(Args, qt_scale, MJ_BUF_F32, MJ_OUT, p##_tscale, p##_c),                                              \
+        MJ_BUFFER(Args, tensor_scale, MJ_BUF_F32, MJ_IN, p##_one, NULL),                                               \
+        MJ_BUFFER(Args, offset, MJ_BUF_I32, MJ_IN, p##_e1, NULL)
+
+MJ_COUNT(f_r, MjRelu2FwdArgs, a->rows)
+MJ_COUNT(f_c, MjRelu2FwdArgs, a->cols)
+MJ_COUNT(f_rc, MjRelu2FwdArgs, (int64_t)a->rows * a->cols)
+MJ_COUNT(f_e1, MjRelu2FwdArgs, a->experts + 1)
+MJ_COUNT(f_one, MjRelu2FwdArgs, a != NULL ? 1 : 0)
+MJ_COUNT(f_scale, MjRelu2FwdArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
+MJ_COUNT(f_tscale, MjRelu2FwdArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
+MJ_COUNT(f_items, MjRelu2FwdArgs, TILE_ITEMS(a))
+
+const MjOpRow mj_row_relu2_fwd = {
+    .id = MJ_OP_RELU2_FWD, .name = "relu2_fwd", .doc = "max(x, 0)^2, quantised in the same pass", .args_bytes = sizeof(MjRelu2FwdArgs),
+    .fields = {TILE_FIELDS(MjRelu2FwdArgs)},
+    .phases = {{"relu2_fwd", MJ_WORK_ITEMS, f_items}},
+    .shared = mj_quant_tile_shared,
+    .buffers = {MJ_BUFFER(MjRelu2FwdArgs, x, MJ_BUF_BF16, MJ_IN, f_rc, f_c),
+                MJ_BUFFER(MjRelu2FwdArgs, y, MJ_BUF_BF16, MJ_OUT, f_rc, f_c), TILE_OUTPUTS(MjRelu2FwdArgs, f)},
+    .proof = MJ_OP_PROOF(mj_setup_relu2_fwd, mj_fill_relu2_fwd, mj_ref_relu2_fwd, mj_length_none, mj_shapes_tile,
+                         mj_bench_tile),
+};
+
+MJ_COUNT(b_r, MjRelu2BwdArgs, a->rows)
+MJ_COUNT(b_c, MjRelu2BwdArgs, a->cols)
+MJ_COUNT(b_rc, MjRelu2BwdArgs, (int64_t)a->rows * a->cols)
+MJ_COUNT(b_e1, MjRelu2BwdArgs, a->experts + 1)
+MJ_COUNT(b_one, MjRelu2BwdArgs, a != NULL ? 1 : 0)
+MJ_COUNT(b_scale, MjRelu2BwdArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
+MJ_COUNT(b_tscale, MjRelu2BwdArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
+MJ_COUNT(b_items, MjRelu2BwdArgs, TILE_ITEMS(a))
+
+const MjOpRow mj_row_relu2_bwd = {
+    .id = MJ_OP_RELU2_BWD, .name = "relu2_bwd", .doc = "2 max(x, 0) dy, quantised in the same pass", .args_bytes = sizeof(MjRelu2BwdArgs),
+    .fields = {TILE_FIELDS(MjRelu2BwdArgs)},
+    .phases = {{"relu2_bwd", MJ_WORK_ITEMS, b_items}},
+    .shared = mj_quant_tile_shared,
+    .buffers = {MJ_BUFFER(MjRelu2BwdArgs, x, MJ_BUF_BF16, MJ_IN, b_rc, b_c),
+                MJ_BUFFER(MjRelu2BwdArgs, dy, MJ_BUF_BF16, MJ_IN, b_rc, b_c),
+                MJ_BUFFER(MjRelu2BwdArgs, dx, MJ_BUF_BF16, MJ_OUT, b_rc, b_c), TILE_OUTPUTS(MjRelu2BwdArgs, b)},
+    .proof = MJ_OP_PROOF(mj_setup_relu2_bwd, mj_fill_relu2_bwd, mj_ref_relu2_bwd, mj_length_none, mj_shapes_tile,
+                         mj_bench_tile),
+};
+
+MJ_COUNT(q_r, MjQuantizeArgs, a->rows)
+MJ_COUNT(q_c, MjQuantizeArgs, a->cols)
+MJ_COUNT(q_rc, MjQuantizeArgs, (int64_t)a->rows * a->cols)
+MJ_COUNT(q_e1, MjQuantizeArgs, a->experts + 1)
+MJ_COUNT(q_one, MjQuantizeArgs, a != NULL ? 1 : 0)
+MJ_COUNT(q_scale, MjQuantizeArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
+MJ_COUNT(q_tscale, MjQuantizeArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
+MJ_COUNT(q_items, MjQuantizeArgs, TILE_ITEMS(a))
+
+const MjOpRow mj_row_quantize = {
+    .id = MJ_OP_QUANTIZE, .name = "quantize", .doc = "Activations and gradients to fp8, or f32 to bf16", .args_bytes = sizeof(MjQuantizeArgs),
+    .fields = {TILE_FIELDS(MjQuantizeArgs), MJ_FIELD(MjQuantizeArgs, x_type)},
+    .phases = {{"quantize", MJ_WORK_ITEMS, q_items}},
+    .shared = mj_quant_tile_shared,
+    .buffers = {MJ_BUFFER_BY(MjQuantizeArgs, x, x_type, MJ_IN, q_rc, q_c),
+                MJ_BUFFER(MjQuantizeArgs, y, MJ_BUF_BF16, MJ_OUT, q_rc, q_c), TILE_OUTPUTS(MjQuantizeArgs, q)},
+    .proof = MJ_OP_PROOF(mj_setup_quantize, mj_fill_quantize, mj_ref_quantize, mj_length_none, mj_shapes_quantize,
+                         mj_bench_quantize),
+};
+
+MJ_COUNT(w_in, MjQuantizeWeightArgs, a->in_features)
+MJ_COUNT(w_out, MjQuantizeWeightArgs, a->out_features)
+MJ_COUNT(w_all, MjQuantizeWeightArgs, (int64_t)a->experts * a->out_features * a->in_features)
+MJ_COUNT(w_tiles, MjQuantizeWeightArgs,
+         (int64_t)a->experts * MJ_CEIL(a->out_features, 128) * MJ_CEIL(a->in_features, 128))
+MJ_COUNT(w_scale, MjQuantizeWeightArgs,
+         a->scale_mode == MJ_SCALE_TENSOR ? 1
+                                          : (int64_t)a->experts * MJ_CEIL(a->out_features, 128) * MJ_CEIL(a->in_features, 128))
+MJ_COUNT(w_one, MjQuantizeWeightArgs, a != NULL ? 1 : 0)
+static size_t w_shared(MjFamily family, const void *args)
+{
+    (void)family;
+    (void)args;
+    return 64 + 128 * 128; /* a maximum for each warp, then a tile of bytes */
+}
+
+const MjOpRow mj_row_quantize_weight = {
+    .id = MJ_OP_QUANTIZE_WEIGHT, .name = "quantize_weight", .doc = "Master weights to bf16 and/or fp8 in 128 x 128 blocks",
+    .args_bytes = sizeof(MjQuantizeWeightArgs),
+    .fields = {MJ_FIELD(MjQuantizeWeightArgs, experts), MJ_FIELD(MjQuantizeWeightArgs, out_features),
+               MJ_FIELD(MjQuantizeWeightArgs, in_features), MJ_FIELD(MjQuantizeWeightArgs, q_type),
+               MJ_FIELD(MjQuantizeWeightArgs, scale_mode)},
+    .phases = {{"quantize_weight", MJ_WORK_ITEMS, w_tiles}},
+    .shared = w_shared,
+    .buffers = {MJ_BUFFER(MjQuantizeWeightArgs, w, MJ_BUF_F32, MJ_IN, w_all, w_in),
+                MJ_BUFFER(MjQuantizeWeightArgs, w_bf16, MJ_BUF_BF16, MJ_OUT, w_all, w_in),
+                MJ_BUFFER_BY(MjQuantizeWeightArgs, q, q_type, MJ_OUT, w_all, w_in),
+                MJ_BUFFER_BY(MjQuantizeWeightArgs, q_t, q_type, MJ_OUT, w_all, w_out),
+                MJ_BUFFER(MjQuantizeWeightArgs, scale, MJ_BUF_F32, MJ_OUT, w_scale, NULL),
+                MJ_BUFFER(MjQuantizeWeightArgs, tensor_scale, MJ_BUF_F32, MJ_IN, w_one, NULL)},
+    .proof = MJ_OP_PROOF(mj_setup_quantize_weight, mj_fill_quantize_weight, mj_ref_quantize_weight, mj_length_none,
+                         mj_shapes_weight, mj_bench_weight),
+};
+
+MJ_COUNT(a_rc, MjAmaxArgs, (a->rows64 > 0 ? a->rows64 : (int64_t)a->rows) * a->cols)
+MJ_COUNT(a_c, MjAmaxArgs, a->cols)
+MJ_COUNT(a_e1, MjAmaxArgs, a->experts + 1)
+MJ_COUNT(a_one, MjAmaxArgs, a != NULL ? 1 : 0)
+MJ_COUNT(a_parts, MjAmaxArgs, a != NULL ? 256 : 0)
+
+const MjOpRow mj_row_amax = {
+    .id = MJ_OP_AMAX, .name = "amax", .doc = "The scale of a whole tensor", .args_bytes = sizeof(MjAmaxArgs),
+    .fields = {MJ_FIELD(MjAmaxArgs, x_type), MJ_FIELD(MjAmaxArgs, q_type), MJ_FIELD(MjAmaxArgs, transform)},
+    .phases = {{"amax_partial", MJ_WORK_ROWS, a_parts}, {"amax_scale", MJ_WORK_ONE, NULL}},
+    .buffers = {MJ_BUFFER_BY(MjAmaxArgs, x, x_type, MJ_IN, a_rc, a_c), MJ_BUFFER(MjAmaxArgs, x2, MJ_BUF_BF16, MJ_IN, a_rc, a_c),
+                MJ_BUFFER(MjAmaxArgs, offset, MJ_BUF_I32, MJ_IN, a_e1, NULL),
+                MJ_BUFFER(MjAmaxArgs, partial, MJ_BUF_F32, MJ_SCRATCH, a_parts, NULL),
+                MJ_BUFFER(MjAmaxArgs, scale, MJ_BUF_F32, MJ_OUT, a_one, NULL)},
+    .proof = MJ_OP_PROOF(mj_setup_amax, mj_fill_amax, mj_ref_amax, mj_length_none, mj_shapes_amax, mj_bench_amax),
+};

@@ -1,0 +1,101 @@
+/* One row of the op table: everything that dispatch, checks and benchmarks need to know of an op. Private to ops/.
+ * Rows stand in op_*.c beside the shapes of their buffers; op_table.c lists them in the order of MjOpId. */
+#ifndef MJ_OPS_OP_ROW_H
+#define MJ_OPS_OP_ROW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ops/ops.h"
+
+/* How the blocks of a launch are counted. A kernel is right for any grid; this is about speed. */
+typedef enum MjOpWork {
+    MJ_WORK_ROWS,  /* MJ_FOR_ROWS: a warp, or a part of a cpu block, for each */
+    MJ_WORK_ITEMS, /* MJ_FOR_ITEMS: a block for each */
+    MJ_WORK_ONE    /* one block */
+} MjOpWork;
+
+typedef struct MjOpPhase { /* entry points of an op, launched in turn */
+    const char *entry;
+    MjOpWork work;
+    int64_t (*count)(const void *args); /* rows or items; NULL for MJ_WORK_ONE */
+} MjOpPhase;
+
+typedef struct MjOpField { /* a template parameter NAME is the int32 field `name` of the argument struct */
+    const char *name;
+    size_t offset;
+} MjOpField;
+#define MJ_FIELD(Args, field) {#field, offsetof(Args, field)}
+
+typedef enum MjOpType { MJ_BUF_F32, MJ_BUF_BF16, MJ_BUF_E4M3, MJ_BUF_E5M2, MJ_BUF_I32, MJ_BUF_F64, MJ_BUF_BY_FIELD } MjOpType;
+typedef enum MjOpRole { MJ_IN, MJ_OUT, MJ_INOUT, MJ_SCRATCH } MjOpRole;
+
+typedef struct MjOpBuffer { /* a pointer in the argument struct */
+    const char *name;
+    size_t offset;
+    MjOpType type;       /* MJ_BUF_BY_FIELD: the int32 at type_offset holds an MJ_T_* */
+    MjOpRole role;
+    int64_t (*count)(const void *args); /* elements */
+    int64_t (*columns)(const void *args); /* of a row, for messages; NULL: one row */
+    size_t type_offset;
+} MjOpBuffer;
+#define MJ_BUFFER(Args, field, type, role, count, columns) {#field, offsetof(Args, field), (type), (role), (count), (columns), 0}
+#define MJ_BUFFER_BY(Args, field, type_field, role, count, columns)                                                    \
+    {#field, offsetof(Args, field), MJ_BUF_BY_FIELD, (role), (count), (columns), offsetof(Args, type_field)}
+
+typedef struct MjCase MjCase;
+typedef struct MjOpShape MjOpShape;
+
+/* What proves an op; see check.h. All members are required: MJ_OP_PROOF with an empty argument does not compile. */
+typedef struct MjOpProof {
+    void (*setup)(const MjOpShape *shape, void *args); /* scalars of the struct from a shape */
+    void (*fill)(MjCase *c);                           /* inputs that random numbers can't stand for; also absent buffers */
+    void (*reference)(MjCase *c);                      /* plain double precision: sets what each output must be */
+    double (*length)(const void *args);                /* terms summed up in one output: decides the tolerance */
+    const MjOpShape *shapes;                           /* checked: odd ones first; ends with tokens < 0 */
+    const MjOpShape *bench;                            /* timed: realistic ones */
+} MjOpProof;
+#define MJ_OP_PROOF(setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes)                            \
+    {.setup = setup_fn, .fill = fill_fn, .reference = reference_fn, .length = length_fn, .shapes = check_shapes,       \
+     .bench = bench_shapes}
+
+/* A count of elements, rows or items as a function of the argument struct `a`. */
+#define MJ_COUNT(fn, Args, expr)                                                                                       \
+    static int64_t fn(const void *args)                                                                                \
+    {                                                                                                                  \
+        const Args *a = args;                                                                                          \
+        return (expr);                                                                                                 \
+    }
+#define MJ_CEIL(n, by) (((n) + (by) - 1) / (by))
+
+#define MJ_OP_MAX_PHASES 4
+#define MJ_OP_MAX_BUFFERS 16
+
+typedef struct MjOpRow {
+    MjOpId id;
+    const char *name, *doc;
+    const char *(*choose)(MjFamily family, const void *args); /* the template; NULL: the op's own name everywhere */
+    size_t args_bytes;
+    MjOpField fields[12];
+    MjOpPhase phases[MJ_OP_MAX_PHASES];
+    size_t (*shared)(MjFamily family, const void *args); /* scratch bytes of a block; NULL: none */
+    MjOpBuffer buffers[MJ_OP_MAX_BUFFERS];
+    double (*flops)(const void *args); /* NULL: none to speak of */
+    double (*bytes)(const void *args); /* NULL: every buffer once, those read and written twice */
+    MjOpProof proof;
+} MjOpRow;
+
+extern const MjOpRow *const mj_op_rows[MJ_OP_COUNT];
+extern const MjOpRow mj_row_embedding_fwd, mj_row_embedding_bwd, mj_row_rmsnorm_fwd, mj_row_rmsnorm_bwd,
+    mj_row_rope_qknorm_fwd, mj_row_rope_qknorm_bwd, mj_row_attention_fwd, mj_row_attention_bwd, mj_row_gemm,
+    mj_row_router_fwd, mj_row_router_bwd, mj_row_route_map, mj_row_balance, mj_row_permute, mj_row_permute_bwd,
+    mj_row_combine_fwd, mj_row_combine_bwd, mj_row_relu2_fwd, mj_row_relu2_bwd, mj_row_quantize, mj_row_quantize_weight,
+    mj_row_amax, mj_row_cross_entropy, mj_row_sum, mj_row_adamw;
+
+int mj_op_buffer_count(const MjOpRow *row);
+MjOpType mj_op_buffer_type(const MjOpBuffer *buffer, const void *args);
+size_t mj_op_type_bytes(MjOpType type);
+void mj_op_cost(const MjOpRow *row, const void *args, double *flops, double *bytes);
+void *mj_op_buffer_ptr(const MjOpBuffer *buffer, const void *args);
+
+#endif

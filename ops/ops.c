@@ -1,0 +1,249 @@
+/* Launching ops: from an argument struct to a request, a launch record and a grid. Owns the way from the table to the
+ * JIT and the device, profiles, and the search for the first op that made a NaN. */
+#include "ops/ops.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/op_row.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/mem.h"
+#include "runtime/base/nearest.h"
+
+#define CUDA_THREADS 256
+#define CUDA_WARPS (CUDA_THREADS / 32)
+#define CPU_BLOCKS_PER_THREAD 4 /* enough to even out, few enough to cost nothing */
+
+int mj_op_buffer_count(const MjOpRow *row)
+{
+    int n = 0;
+    while (n < MJ_OP_MAX_BUFFERS && row->buffers[n].name != NULL) n++;
+    return n;
+}
+
+MjOpType mj_op_buffer_type(const MjOpBuffer *buffer, const void *args)
+{
+    if (buffer->type != MJ_BUF_BY_FIELD) return buffer->type;
+    int32_t type;
+    memcpy(&type, (const char *)args + buffer->type_offset, sizeof type);
+    switch (type) {
+    case MJ_T_E4M3: return MJ_BUF_E4M3;
+    case MJ_T_E5M2: return MJ_BUF_E5M2;
+    case MJ_T_F32: return MJ_BUF_F32;
+    default: return MJ_BUF_BF16;
+    }
+}
+
+size_t mj_op_type_bytes(MjOpType type)
+{
+    switch (type) {
+    case MJ_BUF_BF16: return 2;
+    case MJ_BUF_E4M3:
+    case MJ_BUF_E5M2: return 1;
+    case MJ_BUF_F64: return 8;
+    default: return 4;
+    }
+}
+
+void *mj_op_buffer_ptr(const MjOpBuffer *buffer, const void *args)
+{
+    void *p;
+    memcpy(&p, (const char *)args + buffer->offset, sizeof p);
+    return p;
+}
+
+void mj_op_cost(const MjOpRow *row, const void *args, double *flops, double *bytes)
+{
+    *flops = row->flops != NULL ? row->flops(args) : 0.0;
+    *bytes = row->bytes != NULL ? row->bytes(args) : 0.0;
+    if (row->bytes != NULL) return;
+    for (int i = 0; i < mj_op_buffer_count(row); i++) {
+        const MjOpBuffer *b = &row->buffers[i];
+        if (mj_op_buffer_ptr(b, args) == NULL) continue;
+        const double once = (double)b->count(args) * (double)mj_op_type_bytes(mj_op_buffer_type(b, args));
+        *bytes += b->role == MJ_INOUT ? 2.0 * once : b->role == MJ_SCRATCH ? 0.0 : once;
+    }
+}
+
+int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err)
+{
+    if (jit == NULL) return mj_error(err, MJ_ERR_USAGE, "ops: no JIT given: open one with mj_jit_open first");
+    memset(out, 0, sizeof *out);
+    out->device = device;
+    out->jit = jit;
+    out->family = device != NULL ? device->ops->info(device)->family : MJ_FAMILY_CPU;
+    for (int i = 0; i < MJ_OP_COUNT; i++) assert(mj_op_rows[i]->id == (MjOpId)i);
+    return 0;
+}
+
+const char *mj_op_name(MjOpId id) { return (unsigned)id < MJ_OP_COUNT ? mj_op_rows[id]->name : "?"; }
+
+int mj_op_find(const char *name, MjOpId *out, MjError *err)
+{
+    const char *names[MJ_OP_COUNT];
+    for (int i = 0; i < MJ_OP_COUNT; i++) {
+        names[i] = mj_op_rows[i]->name;
+        if (strcmp(names[i], name) == 0) {
+            *out = (MjOpId)i;
+            return 0;
+        }
+    }
+    const char *near = mj_nearest(name, names, MJ_OP_COUNT);
+    return mj_error(err, MJ_ERR_USAGE, "unknown op '%s'%s%s%s; `mojit kernels` lists them", name,
+                    near != NULL ? ": did you mean '" : "", near != NULL ? near : "", near != NULL ? "'?" : "");
+}
+
+/* Finds the template of this family and where its parameters lie in the struct. Done once for an op and template. */
+static int bind_template(MjOps *ops, const MjOpRow *row, const char *name, MjOpBinding *b, MjError *err)
+{
+    const MjTemplate *t;
+    int rc = mj_jit_template(ops->jit, name, &t, err);
+    if (rc != 0) return mj_error_context(err, rc, "op %s", row->name);
+    for (int p = 0; p < t->n_params; p++) {
+        const MjOpField *f = row->fields;
+        while (f->name != NULL && strcasecmp(f->name, t->params[p].name) != 0) f++;
+        if (f->name != NULL) {
+            b->offset[p] = (int32_t)f->offset;
+        } else if (t->params[p].kind == MJ_PARAM_TUNING) {
+            b->offset[p] = -1;
+        } else {
+            return mj_error(err, MJ_ERR_USAGE,
+                            "op %s: template %s declares the parameter %s, which its argument struct %s has not; the "
+                            "fields that can be parameters are listed with the op in ops/", row->name, name,
+                            t->params[p].name, t->args);
+        }
+    }
+    b->name = name;
+    b->tmpl = t;
+    return 0;
+}
+
+static int find_binding(MjOps *ops, const MjOpRow *row, const void *args, const MjOpBinding **out, MjError *err)
+{
+    const char *name = row->choose != NULL ? row->choose(ops->family, args) : row->name;
+    if (name == NULL)
+        return mj_error(err, MJ_ERR_MISSING, "op %s has no template for this device's instruction family", row->name);
+    for (int i = 0; i < MJ_OP_TEMPLATES; i++) {
+        MjOpBinding *b = &ops->bindings[row->id][i];
+        if (b->name == NULL) {
+            int rc = bind_template(ops, row, name, b, err);
+            if (rc != 0) return rc;
+        }
+        if (b->name == name || strcmp(b->name, name) == 0) {
+            *out = b;
+            return 0;
+        }
+    }
+    return mj_error(err, MJ_ERR_USAGE, "op %s uses more than %d templates", row->name, MJ_OP_TEMPLATES);
+}
+
+static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *phase, const void *args, MjLaunch *l)
+{
+    const MjDeviceInfo *info = ops->device->ops->info(ops->device);
+    int64_t count = phase->work == MJ_WORK_ONE ? 1 : phase->count(args);
+    int64_t limit;
+    l->block = CUDA_THREADS;
+    if (ops->family == MJ_FAMILY_CPU) {
+        limit = (int64_t)info->units * CPU_BLOCKS_PER_THREAD;
+        l->block = 1;
+    } else if (phase->work == MJ_WORK_ROWS) {
+        count = (count + CUDA_WARPS - 1) / CUDA_WARPS;
+        limit = (int64_t)info->units * 8;
+    } else {
+        limit = (int64_t)info->units * 4;
+    }
+    if (count > limit) count = limit;
+    l->grid = count < 1 ? 1 : (uint32_t)count;
+    l->shared_bytes = row->shared != NULL ? row->shared(ops->family, args) : 0;
+}
+
+static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, const void *args, MjError *err)
+{
+    MjRequest req = {.tmpl = b->tmpl};
+    for (int p = 0; p < b->tmpl->n_params; p++) {
+        if (b->offset[p] < 0) {
+            req.values[p] = MJ_UNBOUND;
+        } else {
+            memcpy(&req.values[p], (const char *)args + b->offset[p], sizeof(int32_t));
+        }
+    }
+    for (int i = 0; i < b->tmpl->n_kernels; i++) {
+        const MjLaunchRecord *record;
+        req.kernel = i;
+        int rc = mj_jit_get(ops->jit, &req, &record, err);
+        if (rc != 0) return rc;
+        if (record->fn == NULL) continue; /* a plan is being recorded */
+        const MjOpPhase *phase = &row->phases[i < MJ_OP_MAX_PHASES && row->phases[i].entry != NULL ? i : 0];
+        MjLaunch l = {.args = args, .args_bytes = row->args_bytes, .label = row->name};
+        choose_grid(ops, row, phase, args, &l);
+        rc = ops->device->ops->launch(ops->device, record->fn, &l, err);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
+/* Counts what is not finite in one output; only what a NaN loss is explained with, so plainly downloaded. */
+static int check_output(MjOps *ops, const MjOpRow *row, const MjOpBuffer *buffer, const void *args, const char *what,
+                        MjError *err)
+{
+    const MjOpType type = mj_op_buffer_type(buffer, args);
+    const void *ptr = mj_op_buffer_ptr(buffer, args);
+    if (ptr == NULL || (buffer->role != MJ_OUT && buffer->role != MJ_INOUT)) return 0;
+    if (type != MJ_BUF_F32 && type != MJ_BUF_BF16) return 0;
+    const int64_t n = buffer->count(args);
+    const size_t bytes = (size_t)n * mj_op_type_bytes(type);
+    void *host = mj_xmalloc(bytes);
+    int rc = ops->device->ops->download(ops->device, host, ptr, bytes, err);
+    for (int64_t i = 0; rc == 0 && i < n; i++) {
+        const uint32_t bits = type == MJ_BUF_F32 ? ((const uint32_t *)host)[i]
+                                                 : (uint32_t)((const uint16_t *)host)[i] << 16;
+        if ((bits & 0x7f800000u) == 0x7f800000u)
+            rc = mj_error(err, MJ_ERR_NUMERIC, "op %s (%s) wrote a %s into %s at element %lld of %lld: the first op to do so",
+                          row->name, what, (bits & 0x007fffffu) != 0 ? "NaN" : "infinity", buffer->name, (long long)i,
+                          (long long)n);
+    }
+    free(host);
+    return rc;
+}
+
+static int check_outputs(MjOps *ops, const MjOpRow *row, const void *args, const char *what, MjError *err)
+{
+    for (int i = 0; i < mj_op_buffer_count(row); i++) {
+        int rc = check_output(ops, row, &row->buffers[i], args, what, err);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
+int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, const char *what, MjError *err)
+{
+    const MjOpRow *row = mj_op_rows[id];
+    assert(args_bytes == row->args_bytes);
+    (void)args_bytes;
+    const MjOpBinding *b;
+    int rc = find_binding(ops, row, args, &b, err);
+    if (rc != 0) return rc;
+    const bool recording = mj_jit_recording(ops->jit);
+    if (!recording && ops->device == NULL)
+        return mj_error(err, MJ_ERR_USAGE, "op %s: no device to launch on; without one, a plan can only be recorded", row->name);
+    uint64_t start = 0;
+    if (ops->profile && !recording) {
+        rc = ops->device->ops->synchronize(ops->device, err);
+        start = mj_clock_ns();
+    }
+    if (rc == 0) rc = launch_phases(ops, row, b, args, err);
+    if (rc == 0 && ops->profile && !recording) {
+        rc = ops->device->ops->synchronize(ops->device, err);
+        double flops = 0.0, bytes = 0.0;
+        mj_op_cost(row, args, &flops, &bytes);
+        MjOpProfile *p = &ops->profiles[id];
+        p->launches++;
+        p->ms += (double)(mj_clock_ns() - start) * 1e-6;
+        p->flops += flops;
+        p->bytes += bytes;
+    }
+    if (rc != 0) return mj_error_context(err, rc, "%s (%s)", row->name, what != NULL ? what : "?");
+    return ops->check_finite && !recording ? check_outputs(ops, row, args, what != NULL ? what : "?", err) : 0;
+}
