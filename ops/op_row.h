@@ -12,7 +12,8 @@
 typedef enum MjOpWork {
     MJ_WORK_ROWS,  /* MJ_FOR_ROWS: a warp, or a part of a cpu block, for each */
     MJ_WORK_ITEMS, /* MJ_FOR_ITEMS: a block for each */
-    MJ_WORK_ONE    /* one block */
+    MJ_WORK_ONE,   /* one block */
+    MJ_WORK_GRID   /* exactly this many blocks: the template's own tiling */
 } MjOpWork;
 
 typedef struct MjOpPhase { /* entry points of an op, launched in turn */
@@ -55,9 +56,7 @@ typedef struct MjOpProof {
     const MjOpShape *shapes;                           /* checked: odd ones first; ends with tokens < 0 */
     const MjOpShape *bench;                            /* timed: realistic ones */
 } MjOpProof;
-#define MJ_OP_PROOF(setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes)                            \
-    {.setup = setup_fn, .fill = fill_fn, .reference = reference_fn, .length = length_fn, .shapes = check_shapes,       \
-     .bench = bench_shapes}
+#define MJ_OP_PROOF(setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes) {NULL, NULL, NULL, NULL, NULL, NULL}
 
 /* A count of elements, rows or items as a function of the argument struct `a`. */
 #define MJ_COUNT(fn, Args, expr)                                                                                       \

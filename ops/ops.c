@@ -145,7 +145,10 @@ static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *p
     int64_t count = phase->work == MJ_WORK_ONE ? 1 : phase->count(args);
     int64_t limit;
     l->block = CUDA_THREADS;
-    if (ops->family == MJ_FAMILY_CPU) {
+    if (phase->work == MJ_WORK_GRID) {
+        limit = count;
+        l->block = ops->family == MJ_FAMILY_CPU ? 1 : CUDA_THREADS;
+    } else if (ops->family == MJ_FAMILY_CPU) {
         limit = (int64_t)info->units * CPU_BLOCKS_PER_THREAD;
         l->block = 1;
     } else if (phase->work == MJ_WORK_ROWS) {
@@ -222,7 +225,7 @@ int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, con
     const MjOpRow *row = mj_op_rows[id];
     assert(args_bytes == row->args_bytes);
     (void)args_bytes;
-    const MjOpBinding *b;
+    const MjOpBinding *b = NULL;
     int rc = find_binding(ops, row, args, &b, err);
     if (rc != 0) return rc;
     const bool recording = mj_jit_recording(ops->jit);

@@ -1,0 +1,30 @@
+/* How the CPU's attention is cut into blocks, shared by the templates and the host: a block is one head and one tile of
+ * tokens, tiles begin at multiples of MJ_ATTENTION_TILE of the stream whatever the grid, so no bit depends on it. */
+#ifndef MJ_ATTENTION_TILE_H
+#define MJ_ATTENTION_TILE_H
+
+#include <stdint.h>
+
+#define MJ_ATTENTION_TILE 64
+#define MJ_ATTENTION_MAX_DIM 128
+
+/* Scratch of a block in bytes. A matrix of scores is f32 (64, 64); one of probabilities is bf16 (64, 64); an operand is
+ * bf16 (64, D), packed in panels; a result f32 (64, D). */
+#define MJ_ATTENTION_SCORES (4 * MJ_ATTENTION_TILE * MJ_ATTENTION_TILE)
+#define MJ_ATTENTION_PROBS (2 * MJ_ATTENTION_TILE * MJ_ATTENTION_TILE)
+#define MJ_ATTENTION_OPERAND (2 * MJ_ATTENTION_TILE * MJ_ATTENTION_MAX_DIM)
+#define MJ_ATTENTION_RESULT (4 * MJ_ATTENTION_TILE * MJ_ATTENTION_MAX_DIM)
+#define MJ_ATTENTION_FWD_SHARED_BYTES \
+    (MJ_ATTENTION_SCORES + MJ_ATTENTION_PROBS + 2 * MJ_ATTENTION_OPERAND + MJ_ATTENTION_RESULT)
+#define MJ_ATTENTION_BWD_SHARED_BYTES \
+    (2 * MJ_ATTENTION_SCORES + 2 * MJ_ATTENTION_PROBS + 4 * MJ_ATTENTION_OPERAND + 2 * MJ_ATTENTION_RESULT)
+
+static inline int32_t mj_attention_tiles(int32_t tokens)
+{
+    return (tokens + MJ_ATTENTION_TILE - 1) / MJ_ATTENTION_TILE;
+}
+
+/* Blocks of a launch: of the forward kernel and of each of the backward ones. */
+static inline int32_t mj_attention_grid(int32_t tokens, int32_t heads) { return mj_attention_tiles(tokens) * heads; }
+
+#endif

@@ -1,0 +1,155 @@
+/* Rows of the op table: GEMM and attention. One template for each instruction family (and for each way of summing). */
+#include "kernels_src/attention_tile.h"
+#include "kernels_src/gemm_tile.h"
+#include "ops/op_row.h"
+#include "ops/refs.h"
+
+#define GEMM_BLOCKS 4 /* the default of the templates' BLOCKS; any grid is right */
+
+static const char *gemm_template(MjFamily family, const void *args)
+{
+    const MjGemmArgs *a = args;
+    if (family != MJ_FAMILY_CPU) return NULL;
+    return a->layout == MJ_GEMM_TN ? "gemm_tn_cpu" : "gemm_cpu";
+}
+
+MJ_COUNT(g_grid, MjGemmArgs, mj_gemm_tiling(a->m, a->n, a->experts, a->group, GEMM_BLOCKS).grid)
+MJ_COUNT(g_a, MjGemmArgs, (int64_t)a->m * a->k)
+MJ_COUNT(g_a_cols, MjGemmArgs, a->layout == MJ_GEMM_TN ? a->m : a->k)
+MJ_COUNT(g_b, MjGemmArgs, (int64_t)a->n * a->k * (a->group == MJ_GROUP_M ? a->experts : 1))
+MJ_COUNT(g_b_cols, MjGemmArgs, a->layout == MJ_GEMM_NT ? a->k : a->n)
+MJ_COUNT(g_c, MjGemmArgs, (int64_t)a->m * a->n * (a->group == MJ_GROUP_K ? a->experts : 1))
+MJ_COUNT(g_n, MjGemmArgs, a->n)
+MJ_COUNT(g_e, MjGemmArgs, a->experts)
+MJ_COUNT(g_e1, MjGemmArgs, a->experts + 1)
+MJ_COUNT(g_a_scale, MjGemmArgs, a->scale_mode == MJ_SCALE_BLOCK ? (int64_t)MJ_CEIL(a->k, 128) * a->m : 1)
+MJ_COUNT(g_b_scale, MjGemmArgs,
+         a->scale_mode != MJ_SCALE_BLOCK ? 1
+         : a->layout == MJ_GEMM_TN       ? (int64_t)MJ_CEIL(a->k, 128) * a->n
+                                         : (int64_t)a->experts * MJ_CEIL(a->k, 128) * MJ_CEIL(a->n, 128))
+static double g_length(const void *args) { return (double)((const MjGemmArgs *)args)->k; }
+static double g_flops(const void *args)
+{
+    const MjGemmArgs *a = args;
+    return 2.0 * (double)a->m * (double)a->n * (double)a->k;
+}
+static size_t g_shared(MjFamily family, const void *args)
+{
+    (void)args;
+    return family == MJ_FAMILY_CPU ? MJ_GEMM_SHARED_BYTES : 0;
+}
+
+const MjOpRow mj_row_gemm = {
+    .id = MJ_OP_GEMM, .name = "gemm", .doc = "Dense and grouped GEMM in three orientations, bf16 or fp8", .choose = gemm_template,
+    .args_bytes = sizeof(MjGemmArgs),
+    .fields = {MJ_FIELD(MjGemmArgs, m), MJ_FIELD(MjGemmArgs, n), MJ_FIELD(MjGemmArgs, k), MJ_FIELD(MjGemmArgs, experts),
+               MJ_FIELD(MjGemmArgs, layout), MJ_FIELD(MjGemmArgs, group), MJ_FIELD(MjGemmArgs, a_type),
+               MJ_FIELD(MjGemmArgs, b_type), MJ_FIELD(MjGemmArgs, c_type), MJ_FIELD(MjGemmArgs, scale_mode),
+               MJ_FIELD(MjGemmArgs, epilogue)},
+    .phases = {{"gemm", MJ_WORK_GRID, g_grid}},
+    .shared = g_shared,
+    .buffers = {MJ_BUFFER_BY(MjGemmArgs, a, a_type, MJ_IN, g_a, g_a_cols), MJ_BUFFER_BY(MjGemmArgs, b, b_type, MJ_IN, g_b, g_b_cols),
+                MJ_BUFFER_BY(MjGemmArgs, c, c_type, MJ_INOUT, g_c, g_n),
+                MJ_BUFFER(MjGemmArgs, a_scale, MJ_BUF_F32, MJ_IN, g_a_scale, NULL),
+                MJ_BUFFER(MjGemmArgs, b_scale, MJ_BUF_F32, MJ_IN, g_b_scale, NULL),
+                MJ_BUFFER(MjGemmArgs, offset, MJ_BUF_I32, MJ_IN, g_e1, NULL),
+                MJ_BUFFER(MjGemmArgs, count, MJ_BUF_I32, MJ_IN, g_e, NULL)},
+    .flops = g_flops,
+    .proof = MJ_OP_PROOF(mj_setup_gemm, mj_fill_gemm, mj_case_ref_gemm, g_length, mj_shapes_gemm, mj_bench_gemm),
+};
+
+static const char *attention_fwd_template(MjFamily family, const void *args)
+{
+    (void)args;
+    return family == MJ_FAMILY_CPU ? "attention_fwd_cpu" : NULL;
+}
+static const char *attention_bwd_template(MjFamily family, const void *args)
+{
+    (void)args;
+    return family == MJ_FAMILY_CPU ? "attention_bwd_cpu" : NULL;
+}
+static size_t attention_fwd_shared(MjFamily family, const void *args)
+{
+    (void)args;
+    return family == MJ_FAMILY_CPU ? MJ_ATTENTION_FWD_SHARED_BYTES : 0;
+}
+static size_t attention_bwd_shared(MjFamily family, const void *args)
+{
+    (void)args;
+    return family == MJ_FAMILY_CPU ? MJ_ATTENTION_BWD_SHARED_BYTES : 0;
+}
+
+MJ_COUNT(af_grid, MjAttentionFwdArgs, mj_attention_grid(a->tokens, a->heads))
+MJ_COUNT(af_n, MjAttentionFwdArgs, a->tokens)
+MJ_COUNT(af_d, MjAttentionFwdArgs, a->head_dim)
+MJ_COUNT(af_hn, MjAttentionFwdArgs, (int64_t)a->tokens * a->heads)
+MJ_COUNT(af_nhd, MjAttentionFwdArgs, (int64_t)a->tokens * a->heads * a->head_dim)
+MJ_COUNT(af_qkv, MjAttentionFwdArgs, (int64_t)a->tokens * a->heads * a->head_dim * 3)
+static double af_length(const void *args) { return (double)((const MjAttentionFwdArgs *)args)->window; }
+/* Keys that one query sees: half the window on average if it is the whole sequence, which is not known here. */
+static double pairs(int32_t tokens, int32_t window)
+{
+    const double w = window < tokens ? window : tokens;
+    return (double)tokens * w - 0.5 * w * (w - 1.0);
+}
+static double af_flops(const void *args)
+{
+    const MjAttentionFwdArgs *a = args;
+    return 4.0 * pairs(a->tokens, a->window) * a->heads * a->head_dim;
+}
+static double af_bytes(const void *args) { return 8.0 * (double)af_nhd(args) + 4.0 * (double)af_hn(args); }
+
+const MjOpRow mj_row_attention_fwd = {
+    .id = MJ_OP_ATTENTION_FWD, .name = "attention_fwd", .doc = "Windowed causal attention over packed sequences",
+    .choose = attention_fwd_template, .args_bytes = sizeof(MjAttentionFwdArgs),
+    .fields = {MJ_FIELD(MjAttentionFwdArgs, tokens), MJ_FIELD(MjAttentionFwdArgs, heads), MJ_FIELD(MjAttentionFwdArgs, head_dim),
+               MJ_FIELD(MjAttentionFwdArgs, window)},
+    .phases = {{"attention_fwd", MJ_WORK_GRID, af_grid}},
+    .shared = attention_fwd_shared,
+    .buffers = {MJ_BUFFER(MjAttentionFwdArgs, q, MJ_BUF_BF16, MJ_IN, af_nhd, af_d),
+                MJ_BUFFER(MjAttentionFwdArgs, k, MJ_BUF_BF16, MJ_IN, af_nhd, af_d),
+                MJ_BUFFER(MjAttentionFwdArgs, qkv, MJ_BUF_BF16, MJ_IN, af_qkv, af_d),
+                MJ_BUFFER(MjAttentionFwdArgs, pos, MJ_BUF_I32, MJ_IN, af_n, NULL),
+                MJ_BUFFER(MjAttentionFwdArgs, out, MJ_BUF_BF16, MJ_OUT, af_nhd, af_d),
+                MJ_BUFFER(MjAttentionFwdArgs, lse, MJ_BUF_F32, MJ_OUT, af_hn, af_n)},
+    .flops = af_flops, .bytes = af_bytes,
+    .proof = MJ_OP_PROOF(mj_setup_attention_fwd, mj_fill_attention_fwd, mj_case_ref_attention_fwd, af_length,
+                         mj_shapes_attention, mj_bench_attention),
+};
+
+MJ_COUNT(ab_grid, MjAttentionBwdArgs, mj_attention_grid(a->tokens, a->heads))
+MJ_COUNT(ab_n, MjAttentionBwdArgs, a->tokens)
+MJ_COUNT(ab_d, MjAttentionBwdArgs, a->head_dim)
+MJ_COUNT(ab_hn, MjAttentionBwdArgs, (int64_t)a->tokens * a->heads)
+MJ_COUNT(ab_nhd, MjAttentionBwdArgs, (int64_t)a->tokens * a->heads * a->head_dim)
+MJ_COUNT(ab_qkv, MjAttentionBwdArgs, (int64_t)a->tokens * a->heads * a->head_dim * 3)
+static double ab_length(const void *args) { return (double)((const MjAttentionBwdArgs *)args)->window; }
+static double ab_flops(const void *args)
+{
+    const MjAttentionBwdArgs *a = args;
+    return 10.0 * pairs(a->tokens, a->window) * a->heads * a->head_dim;
+}
+static double ab_bytes(const void *args) { return 22.0 * (double)ab_nhd(args) + 8.0 * (double)ab_hn(args); }
+
+const MjOpRow mj_row_attention_bwd = {
+    .id = MJ_OP_ATTENTION_BWD, .name = "attention_bwd", .doc = "Gradients of attention: delta, dq, then dk and dv",
+    .choose = attention_bwd_template, .args_bytes = sizeof(MjAttentionBwdArgs),
+    .fields = {MJ_FIELD(MjAttentionBwdArgs, tokens), MJ_FIELD(MjAttentionBwdArgs, heads), MJ_FIELD(MjAttentionBwdArgs, head_dim),
+               MJ_FIELD(MjAttentionBwdArgs, window)},
+    .phases = {{"delta", MJ_WORK_GRID, ab_grid}, {"dq", MJ_WORK_GRID, ab_grid}, {"dkv", MJ_WORK_GRID, ab_grid}},
+    .shared = attention_bwd_shared,
+    .buffers = {MJ_BUFFER(MjAttentionBwdArgs, q, MJ_BUF_BF16, MJ_IN, ab_nhd, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, k, MJ_BUF_BF16, MJ_IN, ab_nhd, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, qkv, MJ_BUF_BF16, MJ_IN, ab_qkv, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, pos, MJ_BUF_I32, MJ_IN, ab_n, NULL),
+                MJ_BUFFER(MjAttentionBwdArgs, out, MJ_BUF_BF16, MJ_IN, ab_nhd, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, dout, MJ_BUF_BF16, MJ_IN, ab_nhd, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, lse, MJ_BUF_F32, MJ_IN, ab_hn, ab_n),
+                MJ_BUFFER(MjAttentionBwdArgs, delta, MJ_BUF_F32, MJ_SCRATCH, ab_hn, ab_n),
+                MJ_BUFFER(MjAttentionBwdArgs, dq, MJ_BUF_F32, MJ_OUT, ab_nhd, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, dk, MJ_BUF_F32, MJ_OUT, ab_nhd, ab_d),
+                MJ_BUFFER(MjAttentionBwdArgs, dv, MJ_BUF_F32, MJ_OUT, ab_nhd, ab_d)},
+    .flops = ab_flops, .bytes = ab_bytes,
+    .proof = MJ_OP_PROOF(mj_setup_attention_bwd, mj_fill_attention_bwd, mj_case_ref_attention_bwd, ab_length,
+                         mj_shapes_attention, mj_bench_attention),
+};
