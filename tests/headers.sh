@@ -15,7 +15,7 @@ if [[ $language == c ]]; then
     done
 else
     command -v "$1" >/dev/null || { echo "skipped: no C++ compiler ($1) is installed"; exit 77; }
-    flags=(-std=c++17 -x c++ -Iinclude)
+    flags=(-std=c++17 -x c++ -I. -Iinclude)
     for h in include/*.h; do [[ -f $h ]] && headers+=("$h"); done
 fi
 ((${#headers[@]})) || { echo "FAIL no header found in $PWD"; exit 1; }
