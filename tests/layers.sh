@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fails on an include that goes up:  cli > bench > train > ops > jit > cache > runtime > runtime/base.
-# cache knows nothing of kernels; only jit/jit.c and its jit/jit_*.c know the cache; kernels_src/{kernel_args,gemm_tile}.h are for
-# ops and above.      usage: layers.sh CHECKOUT
+# cache knows nothing of kernels; only jit/jit.c and its jit/jit_*.c know the cache; of kernels_src only kernel_args.h and
+# gemm_tile.h are shared, with ops and above.      usage: layers.sh CHECKOUT
 set -uo pipefail
 export LC_ALL=C
 
