@@ -12,17 +12,8 @@
 #define MJ_GEMM_CORE_CPU_H
 
 #include "gemm_tile.h"
-#include "vec_cpu.h"
+#include "tile_cpu.h"
 
-#define MJ_MR 6 /* rows of the register tile */
-#if defined(MJ_VEC_512)
-#define MJ_NV 4 /* vectors across: 24 accumulators of 32 registers */
-#else
-#define MJ_NV 2 /* 12 of 16 */
-#endif
-#define MJ_NSUB (MJ_GEMM_PANEL / (MJ_NV * MJ_VL))
-
-#define MJ_A_IS_PACKED (LAYOUT == MJ_GEMM_TN || A_TYPE != MJ_T_BF16)
 #define MJ_C_BYTES (C_TYPE == MJ_T_F32 ? 4 : 2)
 
 typedef struct MjGemmBlock {
@@ -83,21 +74,6 @@ MJ_INLINE int mj_gemm_find(const MjGemmArgs *args, int32_t block, const MjGemmTi
     return b->rows > 0;
 }
 
-/* The register tile: acc(mr, MJ_GEMM_PANEL) += A(mr, pairs) B(pairs, panel). `pairs` from `first_pair` of the chunk on. */
-MJ_INLINE void mj_gemm_multiply(const int mr, MjGemmA a, const uint32_t *b, int32_t pairs, mj_vf c[MJ_MR][MJ_NV])
-{
-    for (int32_t p = 0; p < pairs; p++) {
-        mj_vu bv[MJ_NV];
-        for (int v = 0; v < MJ_NV; v++)
-            bv[v] = mj_vu_load(b + (int64_t)p * MJ_GEMM_PANEL + v * MJ_VL);
-        for (int r = 0; r < mr; r++) {
-            const mj_vu av = mj_vu_set1(a.base[r * a.row + p * a.pair]);
-            for (int v = 0; v < MJ_NV; v++)
-                c[r][v] = mj_vdot(c[r][v], av, bv[v]);
-        }
-    }
-}
-
 /* Scales of a register tile: a_scale element (r, k-block) at a[r * a_row + kb * a_block]. For NT and NN the weights have
  * one scale for the panel and k-block; for TN one a column. */
 typedef struct MjGemmScales {
@@ -125,7 +101,7 @@ MJ_INLINE void mj_gemm_tile(const int mr, MjGemmA a, const uint32_t *b, int32_t 
             for (int r = 0; r < mr; r++)
                 for (int v = 0; v < MJ_NV; v++)
                     c[r][v] = first ? (mj_vf){0} : mj_vf_load(acc + r * stride + v * MJ_VL);
-            mj_gemm_multiply(mr, a, b, pairs, c);
+            mj_tile_multiply(mr, a.base, a.row, a.pair, b, MJ_PANEL, pairs, c);
             for (int r = 0; r < mr; r++)
                 for (int v = 0; v < MJ_NV; v++)
                     mj_vf_store(acc + r * stride + v * MJ_VL, c[r][v]);
@@ -136,14 +112,15 @@ MJ_INLINE void mj_gemm_tile(const int mr, MjGemmA a, const uint32_t *b, int32_t 
                 for (int v = 0; v < MJ_NV; v++)
                     mj_vf_store(acc + r * stride + v * MJ_VL, (mj_vf){0});
         for (int32_t p = 0, block = 0; p < pairs; p += MJ_FP8_BLOCK / 2, block++) {
-            const MjGemmA from = {a.base + p * a.pair, a.row, a.pair};
+            const mj_pair *from = a.base + p * a.pair;
+            const uint32_t *panel = b + (int64_t)p * MJ_PANEL;
             for (int r = 0; r < mr; r++)
                 for (int v = 0; v < MJ_NV; v++)
                     c[r][v] = (mj_vf){0};
             if (pairs - p >= MJ_FP8_BLOCK / 2)
-                mj_gemm_multiply(mr, from, b + (int64_t)p * MJ_GEMM_PANEL, MJ_FP8_BLOCK / 2, c);
+                mj_tile_multiply(mr, from, a.row, a.pair, panel, MJ_PANEL, MJ_FP8_BLOCK / 2, c);
             else
-                mj_gemm_multiply(mr, from, b + (int64_t)p * MJ_GEMM_PANEL, pairs - p, c);
+                mj_tile_multiply(mr, from, a.row, a.pair, panel, MJ_PANEL, pairs - p, c);
             mj_vf bs[MJ_NV];
             for (int v = 0; v < MJ_NV; v++)
                 bs[v] = LAYOUT == MJ_GEMM_TN
@@ -274,8 +251,7 @@ static void mj_gemm_run(const MjGemmArgs *args, const MjGemmBlock *b, uint32_t *
             const int one_chunk = last && k0 == 0;
             const int32_t stride = one_chunk ? MJ_GEMM_PANEL : MJ_GEMM_TILE_COLS;
             for (int32_t r = 0, mr; r < b->rows; r += mr) {
-                const int32_t left = b->rows - r;
-                mr = left >= 9 || left == MJ_MR ? MJ_MR : left >= 4 ? 4 : left >= 2 ? 2 : 1; /* 8 is 4 + 4 */
+                mr = mj_tile_rows(b->rows - r);
                 float *acc = one_chunk ? tile : tile + (int64_t)r * stride + pc;
                 const MjGemmA at = {a.base + r * a.row, a.row, a.pair};
                 const MjGemmScales s = mj_gemm_scales(args, b, b->row + r, b->col + pc, cols, k0);

@@ -28,9 +28,11 @@
 #endif
 
 typedef float mj_vf __attribute__((vector_size(MJ_VL * 4)));
+typedef int32_t mj_vi __attribute__((vector_size(MJ_VL * 4)));
 typedef uint32_t mj_vu __attribute__((vector_size(MJ_VL * 4)));
 typedef float mj_vf_mem __attribute__((vector_size(MJ_VL * 4), aligned(4), may_alias));
 typedef uint32_t mj_vu_mem __attribute__((vector_size(MJ_VL * 4), aligned(4), may_alias));
+typedef uint32_t mj_vu_pair_mem __attribute__((vector_size(MJ_VL * 4), aligned(2), may_alias));
 typedef uint32_t mj_pair __attribute__((aligned(2), may_alias)); /* two bf16 that are neighbours in k */
 
 MJ_INLINE mj_vf mj_vf_set1(float x) { return (mj_vf){0} + x; }
@@ -38,6 +40,9 @@ MJ_INLINE mj_vu mj_vu_set1(uint32_t x) { return (mj_vu){0} + x; }
 MJ_INLINE mj_vf mj_vf_load(const float *p) { return (mj_vf) * (const mj_vf_mem *)p; }
 MJ_INLINE void mj_vf_store(float *p, mj_vf x) { *(mj_vf_mem *)p = (mj_vf_mem)x; }
 MJ_INLINE mj_vu mj_vu_load(const uint32_t *p) { return (mj_vu) * (const mj_vu_mem *)p; }
+MJ_INLINE mj_vi mj_vi_load(const int32_t *p) { return (mj_vi) * (const mj_vu_mem *)(const void *)p; }
+/* 2 * MJ_VL bf16 as they lie. */
+MJ_INLINE mj_vu mj_vu_load_pairs(const uint16_t *p) { return (mj_vu) * (const mj_vu_pair_mem *)(const void *)p; }
 
 MJ_INLINE mj_vf mj_vf_fma(mj_vf a, mj_vf b, mj_vf c)
 {
@@ -62,6 +67,61 @@ MJ_INLINE mj_vf mj_vf_max(mj_vf a, mj_vf b)
 #endif
 }
 
+/* One order for every compiler: halves, then halves of that. */
+MJ_INLINE float mj_vf_sum(mj_vf x)
+{
+    float lanes[MJ_VL];
+    mj_vf_store(lanes, x);
+    for (int width = MJ_VL / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+MJ_INLINE float mj_vf_largest(mj_vf x)
+{
+#if defined(MJ_VEC_512)
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    float most = x[0];
+    for (int i = 1; i < MJ_VL; i++)
+        most = x[i] > most ? x[i] : most;
+    return most;
+#endif
+}
+
+/* All ones in the lanes whose column, first + lane, lies in [low, high]. */
+MJ_INLINE mj_vu mj_vu_within(int32_t first, int32_t low, int32_t high)
+{
+    mj_vi column;
+    for (int i = 0; i < MJ_VL; i++)
+        column[i] = i;
+    column += first;
+    return (mj_vu)((column >= low) & (column <= high));
+}
+
+/* a where the mask is set, zero elsewhere; a or b. */
+MJ_INLINE mj_vf mj_vf_keep(mj_vu mask, mj_vf a) { return (mj_vf)((mj_vu)a & mask); }
+MJ_INLINE mj_vf mj_vf_select(mj_vu mask, mj_vf a, mj_vf b) { return (mj_vf)(((mj_vu)a & mask) | ((mj_vu)b & ~mask)); }
+
+/* e^x for x <= 88: relative error below 2^-22; below -87 it stays at e^-87. Of NaN: NaN. */
+MJ_INLINE mj_vf mj_vf_exp(mj_vf x)
+{
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    x = mj_vf_max(mj_vf_set1(-87.0f), x);
+    const mj_vf z = mj_vf_fma(x, mj_vf_set1(1.44269502f), mj_vf_set1(round));
+    const mj_vf n = z - round;
+    mj_vf r = mj_vf_fma(n, mj_vf_set1(-0.693145752f), x);
+    r = mj_vf_fma(n, mj_vf_set1(-1.42860677e-6f), r);
+    mj_vf p = mj_vf_set1(0.00139261761f); /* as mj_expf of the prelude */
+    p = mj_vf_fma(p, r, mj_vf_set1(0.00836317307f));
+    p = mj_vf_fma(p, r, mj_vf_set1(0.0416665547f));
+    p = mj_vf_fma(p, r, mj_vf_set1(0.16666577f));
+    p = mj_vf_fma(p, r, mj_vf_set1(0.5f));
+    p = mj_vf_fma(p * r, r, r) + 1.0f;
+    return p * (mj_vf)(((mj_vu)z << 23) + (127u << 23)); /* the low bits of z are n */
+}
+
 MJ_INLINE mj_vf mj_vdot(mj_vf acc, mj_vu a, mj_vu b)
 {
 #if defined(__AVX512BF16__) && defined(MJ_VEC_512)
@@ -81,18 +141,16 @@ MJ_INLINE mj_vu mj_vf_round_bf16(mj_vf x)
     return (rounded & ~nan) | (((bits >> 16) | 0x40u) & nan);
 }
 
-/* Pairs of bf16 out of two vectors of f32: lane i = (lo[i], hi[i]). */
-MJ_INLINE mj_vu mj_vf_pair_bf16(mj_vf lo, mj_vf hi)
-{
-    return mj_vf_round_bf16(lo) | (mj_vf_round_bf16(hi) << 16);
-}
-
 /* Stores MJ_VL f32 as bf16, the first `live` of them (live >= 1). */
 MJ_INLINE void mj_vf_store_bf16(uint16_t *p, mj_vf x, int32_t live)
 {
 #if defined(MJ_VEC_512)
     const __mmask16 mask = live >= MJ_VL ? (__mmask16)0xffff : (__mmask16)((1u << live) - 1u);
+#if defined(__AVX512BF16__)
+    _mm256_mask_storeu_epi16(p, mask, (__m256i)_mm512_cvtneps_pbh((__m512)x)); /* flushes subnormals */
+#else
     _mm256_mask_storeu_epi16(p, mask, _mm512_cvtepi32_epi16((__m512i)mj_vf_round_bf16(x)));
+#endif
 #else
     const mj_vu r = mj_vf_round_bf16(x);
     for (int32_t i = 0; i < (live < MJ_VL ? live : MJ_VL); i++)
