@@ -1,0 +1,143 @@
+/* `mojit kernels`: the templates, and one template with its parameters. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "jit/jit.h"
+#include "runtime/base/str.h"
+
+const MjArgSpec mj_kernels_options[] = {
+    {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
+    {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
+};
+
+static const char *const kind_names[] = {"fixed", "varying", "variant", "tuning"};
+
+static void families_text(unsigned families, MjStr *s)
+{
+    static const char *const names[] = {"cpu", "sm_80", "sm_90a", "sm_100"};
+    for (int i = 0; i < 4; i++) {
+        if ((families & (1u << i)) != 0) mj_str_printf(s, "%s%s", s->len > 0 ? " " : "", names[i]);
+    }
+}
+
+static void legal_text(const MjParam *p, MjStr *s)
+{
+    if (p->n_values > 0) {
+        for (int i = 0; i < p->n_values; i++) mj_str_printf(s, "%s%d", i > 0 ? ", " : "", p->values[i]);
+        return;
+    }
+    mj_str_printf(s, "%d to ", p->min);
+    if (p->max == INT32_MAX) {
+        mj_str_puts(s, "any");
+    } else {
+        mj_str_printf(s, "%d", p->max);
+    }
+    if (p->multiple > 1) mj_str_printf(s, ", multiples of %d", p->multiple);
+}
+
+static int embedded_builds(const MjTemplate *t)
+{
+    int n = 0;
+    for (const MjEmbeddedKernel *k = mj_embedded_kernels; k->tmpl != NULL; k++) n += strcmp(k->tmpl, t->name) == 0;
+    return n;
+}
+
+static MjTable *params_table(const MjTemplate *t)
+{
+    static const MjColumn columns[] = {{"name", "parameter", false}, {"kind", "kind", false},
+                                       {"legal", "legal values", false}, {"default", "default", true},
+                                       {NULL, NULL, false}};
+    MjTable *table = mj_table_open(columns);
+    for (int i = 0; i < t->n_params; i++) {
+        MjStr legal = MJ_STR_INIT;
+        legal_text(&t->params[i], &legal);
+        mj_table_text(table, t->params[i].name);
+        mj_table_text(table, kind_names[t->params[i].kind]);
+        mj_table_text(table, mj_str_text(&legal));
+        if (t->params[i].kind == MJ_PARAM_TUNING) {
+            mj_table_int(table, t->params[i].default_value);
+        } else {
+            mj_table_show(table, json_null(), "");
+        }
+        mj_str_free(&legal);
+    }
+    return table;
+}
+
+static void print_one(const MjTemplate *t, bool json)
+{
+    MjStr families = MJ_STR_INIT;
+    families_text(t->families, &families);
+    MjTable *params = params_table(t);
+    if (json) {
+        json_t *kernels = json_array();
+        for (int i = 0; i < t->n_kernels; i++) json_array_append_new(kernels, json_string(t->kernels[i]));
+        json_t *o = json_pack("{ss ss ss ss ss so si so}", "name", t->name, "doc", t->doc != NULL ? t->doc : "", "args", t->args,
+                              "families", mj_str_text(&families), "origin", t->origin, "kernels", kernels, "embedded",
+                              embedded_builds(t), "parameters", mj_table_json(params));
+        char *text = json_dumps(o, JSON_INDENT(2));
+        puts(text);
+        free(text);
+        json_decref(o);
+    } else {
+        printf("%s: %s\narguments: %s; families: %s; from: %s\nentry points:", t->name, t->doc != NULL ? t->doc : "", t->args,
+               mj_str_text(&families), t->origin);
+        for (int i = 0; i < t->n_kernels; i++) printf(" %s", t->kernels[i]);
+        printf("\ngeneric builds embedded: %d\n\n", embedded_builds(t));
+        mj_table_print(params, false);
+    }
+    mj_table_close(params);
+    mj_str_free(&families);
+}
+
+static void print_all(const MjJit *jit, bool json)
+{
+    static const MjColumn columns[] = {{"name", "template", false},  {"families", "families", false},
+                                       {"fixed", "fixed", true},     {"varying", "varying", true},
+                                       {"variant", "variant", true}, {"tuning", "tuning", true},
+                                       {"embedded", "generic builds", true}, {"doc", "what it does", false},
+                                       {NULL, NULL, false}};
+    MjTable *table = mj_table_open(columns);
+    for (int i = 0; i < mj_jit_template_count(jit); i++) {
+        const MjTemplate *t = mj_jit_template_at(jit, i);
+        int kinds[4] = {0, 0, 0, 0};
+        MjStr families = MJ_STR_INIT;
+        families_text(t->families, &families);
+        for (int p = 0; p < t->n_params; p++) kinds[t->params[p].kind]++;
+        mj_table_text(table, t->name);
+        mj_table_text(table, mj_str_text(&families));
+        for (int k = 0; k < 4; k++) mj_table_int(table, kinds[k]);
+        mj_table_int(table, embedded_builds(t));
+        mj_table_text(table, t->doc != NULL ? t->doc : "");
+        mj_str_free(&families);
+    }
+    mj_table_print(table, json);
+    mj_table_close(table);
+}
+
+int mj_cmd_kernels(const MjArgs *args, MjError *err)
+{
+    int rc = 0;
+    MjJit *jit = NULL;
+    const char *const *words;
+    const char *folder = getenv("MOJIT_KERNELS");
+    size_t n = mj_args_words(args, &words);
+    MjJitOptions options = {.target = mj_cpu_target()};
+    MJ_TRY(mj_mode_find("nocompile", &options.mode, err));
+    MJ_TRY(mj_bucket_parse("multiple:128", &options.bucket, err));
+    MJ_TRY(mj_jit_open(&options, &jit, err));
+    if (folder != NULL) MJ_TRY(mj_jit_add_folder(jit, folder, err));
+    if (n == 0) {
+        print_all(jit, mj_args_flag(args, "json"));
+    } else {
+        const MjTemplate *t = NULL;
+        MJ_TRY(mj_jit_template(jit, words[0], &t, err));
+        print_one(t, mj_args_flag(args, "json"));
+    }
+out:
+    mj_jit_close(jit);
+    return rc;
+}
