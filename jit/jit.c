@@ -248,7 +248,9 @@ int mj_jit_generic(MjJit *jit, const MjRequest *req, MjLaunchRecord **out, MjErr
     char spec[1024];
 
     mj_jit_full_values(req, full);
-    for (const MjEmbeddedKernel *e = mj_embedded_kernels; e->tmpl; e++) {
+    /* A folder's file that replaces a built-in one is another kernel: what is embedded was not made from it. */
+    bool builtin = strcmp(t->origin, "builtin") == 0;
+    for (const MjEmbeddedKernel *e = mj_embedded_kernels; builtin && e->tmpl; e++) {
         if (strcmp(e->tmpl, t->name) != 0 || strcmp(e->isa, isa) != 0 || strcmp(e->kernel, t->kernels[req->kernel]) != 0 ||
             !same_variant(t, e, full))
             continue;
@@ -263,6 +265,11 @@ int mj_jit_generic(MjJit *jit, const MjRequest *req, MjLaunchRecord **out, MjErr
         return 0;
     }
     mj_spec_text(t, jit->target, full, spec, sizeof spec);
+    if (!builtin)
+        return mj_error(err, MJ_ERR_USAGE,
+                        "no generic build of %s is embedded: its template comes from %s, not from mojit itself; use --mode static or "
+                        "dynamic for it",
+                        spec, t->origin);
     return mj_error(err, MJ_ERR_USAGE,
                     "no generic build of %s is embedded for %s; list the variant in an mj:generic line of %s and build mojit "
                     "again, or use --mode static or dynamic",
@@ -360,7 +367,7 @@ int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjE
 {
     TableSlot *slot = mj_table_find(&jit->table, req);
 
-    if (__builtin_expect(slot != NULL, 1)) {
+    if (__builtin_expect(slot != NULL && !atomic_load_explicit(&jit->recording, memory_order_relaxed), 1)) {
         const MjLaunchRecord *r = atomic_load_explicit(&slot->record, memory_order_acquire);
         atomic_fetch_add_explicit(r->generic ? &jit->fast.generic : &jit->fast.repeats, 1, memory_order_relaxed);
         *out = r;
