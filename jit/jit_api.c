@@ -13,7 +13,7 @@
 #include "runtime/base/version.h"
 #include "runtime/device.h"
 
-_Static_assert(MOJIT_USAGE == MJ_ERR_USAGE && MOJIT_REFUSED == MJ_ERR_REFUSED, "public codes are the internal ones");
+_Static_assert((int)MOJIT_USAGE == (int)MJ_ERR_USAGE && (int)MOJIT_REFUSED == (int)MJ_ERR_REFUSED, "public codes are the internal ones");
 
 struct MojitKernel {
     MjRequest request;
