@@ -10,7 +10,7 @@
  * few bytes on the device and frees them. MJ_ERR_MISSING on a device that is not a CPU. */
 int mj_peak_measure(MjDevice *device, MjJit *jit, double *flops, MjError *err) MJ_MUST_CHECK;
 
-/* Asks the JIT, which is recording, for the kernel that mj_peak_measure needs; nothing for targets without one. */
+/* Asks the JIT for the kernel that mj_peak_measure needs, to have it in the plan or ready; nothing for targets without one. */
 int mj_peak_record(MjJit *jit, MjFamily family, MjError *err) MJ_MUST_CHECK;
 
 #endif
