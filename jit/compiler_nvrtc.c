@@ -170,10 +170,7 @@ out:
 
 static void close_nvrtc(MjCompiler *base)
 {
-    NvrtcCompiler *c = (NvrtcCompiler *)base;
-
-    dlclose(c->library);
-    free(c);
+    free(base); /* the library stays: it keeps memory and locks for the life of the process, and is opened again at no cost */
 }
 
 static bool load_api(void *library, NvrtcApi *api)
