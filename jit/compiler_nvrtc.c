@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "jit/compiler.h"
 #include "runtime/base/clock.h"
@@ -204,7 +205,11 @@ static void name_build(NvrtcCompiler *c)
     c->api.version(&major, &minor);
     if (dlinfo(c->library, RTLD_DI_LINKMAP, &map) != 0 || !map || !realpath(map->l_name, real)) real[0] = 0;
     const char *slash = strrchr(real, '/');
-    snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %.80s", major, minor, slash ? slash + 1 : "");
+    struct stat st = {.st_size = 0};
+    if (real[0]) (void)!stat(real, &st);
+    /* The file's size tells builds of one version apart where its name does not carry the build. */
+    snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %.80s of %lld bytes", major, minor, slash ? slash + 1 : "",
+             (long long)st.st_size);
 }
 
 int mj_compiler_nvrtc_open(MjCompiler **out, MjError *err)
