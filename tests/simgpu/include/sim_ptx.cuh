@@ -1,0 +1,194 @@
+/* The simulated GPU's ptx.cuh: the same names, implemented by calls into the simulated driver. It defines the guard of
+ * kernels_src/ptx.cuh, so that the real header is skipped. What is added there is added here. */
+#ifndef MJ_PTX_CUH
+#define MJ_PTX_CUH
+
+typedef unsigned int mj_u32;
+typedef unsigned long long mj_u64;
+struct __align__(64) MjTensorMap {
+    mj_u64 opaque[16];
+};
+#define MJ_PTX static inline
+
+MJ_PTX mj_u32 mj_ptx_shared(const void *p) { return simgpu_shared_address(p); }
+MJ_PTX mj_u32 mj_ptx_lane(void) { return simgpu_thread_idx().x % 32; }
+MJ_PTX void mj_ptx_nanosleep(mj_u32) { simgpu_yield(); }
+MJ_PTX void mj_ptx_trap(SIM_HERE_ARGS) { simgpu_trap("trap", SIM_HERE); }
+
+MJ_PTX mj_u32 sim_bf16(float x) {
+    const mj_u32 b = __float_as_uint(x);
+    if ((b & 0x7fffffffu) > 0x7f800000u) return 0x7fffu; /* cvt gives the canonical NaN */
+    return (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
+}
+MJ_PTX mj_u32 mj_ptx_cvt_bf16x2(float lo, float hi) { return sim_bf16(lo) | sim_bf16(hi) << 16; }
+/* exact results; the hardware's are within 2 ulp of them */
+MJ_PTX float mj_ptx_ex2(float x) { return (float)__builtin_exp2((double)x); }
+MJ_PTX float mj_ptx_lg2(float x) { return (float)__builtin_log2((double)x); }
+
+/* round to nearest even on a grid of `mbits` mantissa bits with smallest exponent `emin`, saturating at `largest` */
+MJ_PTX mj_u32 sim_fp8(float x, int mbits, int bias, float largest) {
+    const mj_u32 sign = __float_as_uint(x) >> 31 << 7;
+    if (x != x) return 0x7fu;
+    float a = __builtin_fabsf(x);
+    if (a > largest) a = largest;
+    int e = 0;
+    if (a > 0) (void)__builtin_frexpf(a, &e);
+    e = a > 0 && e - 1 > 1 - bias ? e - 1 : 1 - bias;
+    const float steps = __builtin_rintf(__builtin_ldexpf(a, mbits - e)); /* multiples of 2^(e - mbits) */
+    float v = __builtin_ldexpf(steps, e - mbits);
+    if (v > largest) v = largest;
+    if (v == 0) return sign;
+    int ve;
+    (void)__builtin_frexpf(v, &ve);
+    ve -= 1;
+    if (ve < 1 - bias) return sign | (mj_u32)__builtin_ldexpf(v, mbits + bias - 1);
+    const mj_u32 mant = (mj_u32)(__builtin_ldexpf(v, mbits - ve)) - (1u << mbits);
+    return sign | (mj_u32)(ve + bias) << mbits | mant;
+}
+MJ_PTX mj_u32 mj_ptx_cvt_e4m3x2(float lo, float hi) { return sim_fp8(lo, 3, 7, 448.0f) | sim_fp8(hi, 3, 7, 448.0f) << 8; }
+MJ_PTX mj_u32 mj_ptx_cvt_e5m2x2(float lo, float hi) {
+    return sim_fp8(lo, 2, 15, 57344.0f) | sim_fp8(hi, 2, 15, 57344.0f) << 8;
+}
+
+MJ_PTX void mj_ptx_ld_nc_16(const void *p, mj_u32 (&v)[4]) {
+    const uint4 q = *(const uint4 *)p;
+    v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
+}
+MJ_PTX void mj_ptx_st_cs_16(void *p, const mj_u32 (&v)[4]) { *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]); }
+
+MJ_PTX void mj_ptx_bar_sync(mj_u32 id, mj_u32 threads, SIM_HERE_ARGS) { simgpu_bar(id, threads, 1, SIM_HERE); }
+MJ_PTX void mj_ptx_bar_arrive(mj_u32 id, mj_u32 threads, SIM_HERE_ARGS) { simgpu_bar(id, threads, 0, SIM_HERE); }
+
+MJ_PTX void mj_ptx_cp_async_16(mj_u32 dst, const void *src, mj_u32 bytes, SIM_HERE_ARGS) {
+    simgpu_cp_async(dst, src, 16, bytes, SIM_HERE);
+}
+MJ_PTX void mj_ptx_cp_async_4(mj_u32 dst, const void *src, mj_u32 bytes, SIM_HERE_ARGS) {
+    simgpu_cp_async(dst, src, 4, bytes, SIM_HERE);
+}
+MJ_PTX void mj_ptx_cp_async_commit(void) { simgpu_cp_async_commit(); }
+template <int N> MJ_PTX void mj_ptx_cp_async_wait(void) { simgpu_cp_async_wait(N); }
+
+MJ_PTX void mj_ptx_ldmatrix_x4(mj_u32 (&r)[4], mj_u32 addr, SIM_HERE_ARGS) { simgpu_ldmatrix(r, 4, 0, addr, SIM_HERE); }
+MJ_PTX void mj_ptx_ldmatrix_x4_trans(mj_u32 (&r)[4], mj_u32 addr, SIM_HERE_ARGS) { simgpu_ldmatrix(r, 4, 1, addr, SIM_HERE); }
+MJ_PTX void mj_ptx_ldmatrix_x2(mj_u32 (&r)[2], mj_u32 addr, SIM_HERE_ARGS) { simgpu_ldmatrix(r, 2, 0, addr, SIM_HERE); }
+MJ_PTX void mj_ptx_ldmatrix_x2_trans(mj_u32 (&r)[2], mj_u32 addr, SIM_HERE_ARGS) { simgpu_ldmatrix(r, 2, 1, addr, SIM_HERE); }
+#define SIM_MMA(NAME, A, B)                                                                                   \
+    MJ_PTX void NAME(float (&d)[4], const mj_u32 (&a)[4], const mj_u32 (&b)[2], SIM_HERE_ARGS) {              \
+        simgpu_mma(d, a, b, A, B, SIM_HERE);                                                                  \
+    }
+SIM_MMA(mj_ptx_mma_bf16, SIM_BF16, SIM_BF16)
+SIM_MMA(mj_ptx_mma_e4m3_e4m3, SIM_E4M3, SIM_E4M3)
+SIM_MMA(mj_ptx_mma_e5m2_e4m3, SIM_E5M2, SIM_E4M3)
+SIM_MMA(mj_ptx_mma_e4m3_e5m2, SIM_E4M3, SIM_E5M2)
+SIM_MMA(mj_ptx_mma_e5m2_e5m2, SIM_E5M2, SIM_E5M2)
+
+#if __CUDA_ARCH__ >= 900
+MJ_PTX void mj_ptx_stmatrix_x4(mj_u32 addr, const mj_u32 (&r)[4], SIM_HERE_ARGS) { simgpu_stmatrix(r, 4, 0, addr, SIM_HERE); }
+MJ_PTX void mj_ptx_stmatrix_x4_trans(mj_u32 addr, const mj_u32 (&r)[4], SIM_HERE_ARGS) { simgpu_stmatrix(r, 4, 1, addr, SIM_HERE); }
+MJ_PTX void mj_ptx_stmatrix_x2(mj_u32 addr, const mj_u32 (&r)[2], SIM_HERE_ARGS) { simgpu_stmatrix(r, 2, 0, addr, SIM_HERE); }
+MJ_PTX bool mj_ptx_elect(SIM_HERE_ARGS) { return simgpu_vote(SIM_VOTE_ELECT, 0xffffffffu, 1, SIM_HERE) != 0; }
+
+MJ_PTX void mj_ptx_mbar_init(mj_u32 bar, mj_u32 count, SIM_HERE_ARGS) { simgpu_mbar_init(bar, count, SIM_HERE); }
+MJ_PTX void mj_ptx_mbar_inval(mj_u32 bar, SIM_HERE_ARGS) { simgpu_mbar_inval(bar, SIM_HERE); }
+MJ_PTX void mj_ptx_fence_mbar_init(void) { simgpu_fence(); }
+MJ_PTX void mj_ptx_mbar_arrive(mj_u32 bar, SIM_HERE_ARGS) { simgpu_mbar_arrive(bar, -1, 0, 1, SIM_HERE); }
+MJ_PTX void mj_ptx_mbar_arrive_expect(mj_u32 bar, mj_u32 bytes, SIM_HERE_ARGS) { simgpu_mbar_arrive(bar, -1, bytes, 1, SIM_HERE); }
+MJ_PTX void mj_ptx_mbar_expect(mj_u32 bar, mj_u32 bytes, SIM_HERE_ARGS) { simgpu_mbar_arrive(bar, -1, bytes, 0, SIM_HERE); }
+MJ_PTX void mj_ptx_mbar_arrive_cluster(mj_u32 bar, mj_u32 rank, SIM_HERE_ARGS) {
+    simgpu_mbar_arrive(bar, (int)rank, 0, 1, SIM_HERE);
+}
+MJ_PTX bool mj_ptx_mbar_try_wait(mj_u32 bar, mj_u32 parity, SIM_HERE_ARGS) {
+    return simgpu_mbar_try_wait(bar, parity, SIM_HERE) != 0;
+}
+MJ_PTX void mj_ptx_mbar_wait(mj_u32 bar, mj_u32 parity, SIM_HERE_ARGS) { simgpu_mbar_wait(bar, parity, SIM_HERE); }
+MJ_PTX void mj_ptx_mbar_wait_cluster(mj_u32 bar, mj_u32 parity, SIM_HERE_ARGS) { simgpu_mbar_wait(bar, parity, SIM_HERE); }
+MJ_PTX void mj_ptx_fence_async(void) { simgpu_fence_async(); }
+MJ_PTX mj_u32 mj_ptx_cluster_rank(void) { return simgpu_cluster_rank(); }
+MJ_PTX mj_u32 mj_ptx_cluster_size(void) { return simgpu_cluster_size(); }
+MJ_PTX void mj_ptx_cluster_arrive(SIM_HERE_ARGS) { simgpu_cluster_barrier(0, SIM_HERE); }
+MJ_PTX void mj_ptx_cluster_wait(SIM_HERE_ARGS) { simgpu_cluster_barrier(1, SIM_HERE); }
+MJ_PTX void mj_ptx_cluster_sync(SIM_HERE_ARGS) {
+    simgpu_cluster_barrier(0, SIM_HERE);
+    simgpu_cluster_barrier(1, SIM_HERE);
+}
+MJ_PTX void mj_ptx_grid_wait(void) {}
+MJ_PTX void mj_ptx_grid_release(void) {}
+
+MJ_PTX void mj_ptx_tma_prefetch(const MjTensorMap *) {}
+MJ_PTX void mj_ptx_tma_load_2d(mj_u32 dst, const MjTensorMap *map, mj_u32 bar, int x, int y, SIM_HERE_ARGS) {
+    const int c[2] = {x, y};
+    simgpu_tma_load(dst, map, bar, 0, 2, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_load_3d(mj_u32 dst, const MjTensorMap *map, mj_u32 bar, int x, int y, int z, SIM_HERE_ARGS) {
+    const int c[3] = {x, y, z};
+    simgpu_tma_load(dst, map, bar, 0, 3, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_load_4d(mj_u32 dst, const MjTensorMap *map, mj_u32 bar, int x, int y, int z, int w, SIM_HERE_ARGS) {
+    const int c[4] = {x, y, z, w};
+    simgpu_tma_load(dst, map, bar, 0, 4, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_load_2d_multicast(mj_u32 dst, const MjTensorMap *map, mj_u32 bar, mj_u32 mask, int x, int y,
+                                         SIM_HERE_ARGS) {
+    const int c[2] = {x, y};
+    simgpu_tma_load(dst, map, bar, mask, 2, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_load_3d_multicast(mj_u32 dst, const MjTensorMap *map, mj_u32 bar, mj_u32 mask, int x, int y, int z,
+                                         SIM_HERE_ARGS) {
+    const int c[3] = {x, y, z};
+    simgpu_tma_load(dst, map, bar, mask, 3, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_store_2d(const MjTensorMap *map, mj_u32 src, int x, int y, SIM_HERE_ARGS) {
+    const int c[2] = {x, y};
+    simgpu_tma_store(map, src, 0, 2, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_store_3d(const MjTensorMap *map, mj_u32 src, int x, int y, int z, SIM_HERE_ARGS) {
+    const int c[3] = {x, y, z};
+    simgpu_tma_store(map, src, 0, 3, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_add_2d(const MjTensorMap *map, mj_u32 src, int x, int y, SIM_HERE_ARGS) {
+    const int c[2] = {x, y};
+    simgpu_tma_store(map, src, 1, 2, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_add_3d(const MjTensorMap *map, mj_u32 src, int x, int y, int z, SIM_HERE_ARGS) {
+    const int c[3] = {x, y, z};
+    simgpu_tma_store(map, src, 1, 3, c, SIM_HERE);
+}
+MJ_PTX void mj_ptx_bulk_load(mj_u32 dst, const void *src, mj_u32 bytes, mj_u32 bar, SIM_HERE_ARGS) {
+    simgpu_bulk_load(dst, src, bytes, bar, SIM_HERE);
+}
+MJ_PTX void mj_ptx_bulk_store(void *dst, mj_u32 src, mj_u32 bytes, SIM_HERE_ARGS) {
+    simgpu_bulk_store(dst, src, bytes, SIM_HERE);
+}
+MJ_PTX void mj_ptx_tma_commit(void) { simgpu_bulk_commit(); }
+template <int N> MJ_PTX void mj_ptx_tma_wait_read(void) { simgpu_bulk_wait(N); }
+template <int N> MJ_PTX void mj_ptx_tma_wait(void) { simgpu_bulk_wait(N); }
+#endif
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+template <int N> MJ_PTX void mj_ptx_setmaxnreg_inc(SIM_HERE_ARGS) { simgpu_setmaxnreg(N, 1, SIM_HERE); }
+template <int N> MJ_PTX void mj_ptx_setmaxnreg_dec(SIM_HERE_ARGS) { simgpu_setmaxnreg(N, 0, SIM_HERE); }
+MJ_PTX void mj_ptx_wgmma_fence(SIM_HERE_ARGS) { simgpu_wgmma_fence(SIM_HERE); }
+MJ_PTX void mj_ptx_wgmma_commit(void) { simgpu_wgmma_commit(); }
+template <int N> MJ_PTX void mj_ptx_wgmma_wait(SIM_HERE_ARGS) { simgpu_wgmma_wait(N, SIM_HERE); }
+template <int R> MJ_PTX void mj_ptx_wgmma_pin(float (&d)[R]) { asm volatile("" : : "r"(d) : "memory"); }
+MJ_PTX mj_u64 mj_ptx_wgmma_desc(mj_u32 addr, mj_u32 leading, mj_u32 stride, mj_u32 swizzle) {
+    return (mj_u64)((addr & 0x3ffff) >> 4) | (mj_u64)((leading & 0x3ffff) >> 4) << 16 |
+           (mj_u64)((stride & 0x3ffff) >> 4) << 32 | (mj_u64)swizzle << 62;
+}
+template <int N, int TA, int TB> MJ_PTX void mj_ptx_wgmma_bf16(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc, SIM_HERE_ARGS) {
+    simgpu_wgmma(d, N, 0, a, b, SIM_BF16, SIM_BF16, TA, TB, acc, SIM_HERE);
+}
+template <int N, int TB>
+MJ_PTX void mj_ptx_wgmma_bf16_reg(float (&d)[N / 2], const mj_u32 (&a)[4], mj_u64 b, int acc, SIM_HERE_ARGS) {
+    simgpu_wgmma(d, N, a, 0, b, SIM_BF16, SIM_BF16, 0, TB, acc, SIM_HERE);
+}
+#define SIM_WGMMA(NAME, A, B)                                                                                 \
+    template <int N> MJ_PTX void NAME(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc, SIM_HERE_ARGS) {        \
+        simgpu_wgmma(d, N, 0, a, b, A, B, 0, 0, acc, SIM_HERE);                                               \
+    }
+SIM_WGMMA(mj_ptx_wgmma_e4m3_e4m3, SIM_E4M3, SIM_E4M3)
+SIM_WGMMA(mj_ptx_wgmma_e5m2_e4m3, SIM_E5M2, SIM_E4M3)
+SIM_WGMMA(mj_ptx_wgmma_e4m3_e5m2, SIM_E4M3, SIM_E5M2)
+SIM_WGMMA(mj_ptx_wgmma_e5m2_e5m2, SIM_E5M2, SIM_E5M2)
+#endif
+#endif

@@ -1,0 +1,209 @@
+/* The simulator's insides: devices, the threads of one launch, shared memory and its shadow. Everything runs on the
+ * host thread that launched; a launch ends before the call returns. One launch at a time (a mutex in sim_driver.c). */
+#ifndef SIMGPU_SIM_H
+#define SIMGPU_SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "include/sim_abi.h"
+
+#define SIM_MAX_SHARED 232448u      /* bytes a block of sm_90 may have; sm_80: see sim_limits */
+#define SIM_SHARED_BASE 0x400u      /* shared address of dynamic shared memory: 1 KB is the system's */
+#define SIM_STATIC_BASE 0x3a000u    /* shared address of static variables */
+#define SIM_STATIC_MAX 0x6000u
+#define SIM_STACK_BYTES ((size_t)128 << 10)
+#define SIM_MAX_THREADS 16384       /* of one cluster: 16 blocks of 1024 */
+#define SIM_MBARS 64                /* mbarriers of one block */
+
+enum { SIM_CU_INVALID_VALUE = 1, SIM_CU_OOM = 2, SIM_CU_ILLEGAL_ADDRESS = 700, SIM_CU_TIMEOUT = 702, SIM_CU_MISALIGNED = 716,
+       SIM_CU_LAUNCH_FAILED = 719 };
+
+/* shadow of a byte of shared memory */
+enum { SIM_UNINIT, SIM_WRITTEN, SIM_ASYNC_WRITTEN, SIM_IN_FLIGHT, SIM_BARRIER };
+
+typedef struct SimCta SimCta;
+typedef struct SimThread SimThread;
+
+typedef enum SimWait { SIM_RUNNABLE, SIM_WAIT_BAR, SIM_WAIT_WARP, SIM_WAIT_MBAR, SIM_WAIT_CLUSTER, SIM_EXITED } SimWait;
+
+typedef struct SimCpAsync {
+    unsigned dst, size, bytes;
+    char data[16];
+    int group; /* the commit that covers it; counts up */
+} SimCpAsync;
+
+typedef struct SimBulkStore {
+    uint64_t map[16];
+    char *dst;      /* plain bulk copy: where to; NULL = tensor */
+    unsigned src, bytes;
+    int add, rank, coords[5], group;
+    SimSite at;
+} SimBulkStore;
+
+struct SimThread {
+    void *sp;
+    char *stack;
+    SimCta *cta;
+    int tid, lane, warp;
+    SimWait wait;
+    SimSite at;                   /* where it waits */
+    unsigned wait_id, wait_parity;
+    uint64_t result;              /* of a collective */
+    uint64_t value;               /* what it brought */
+    const void *in0, *in1;
+    void *out;
+    bool timed_out;               /* a try_wait that nothing could satisfy */
+    uint32_t fence_stamp;         /* clock of its last fence.proxy.async */
+    SimCpAsync *cp;
+    int n_cp, cap_cp, cp_group;
+    SimBulkStore *bulk;
+    int n_bulk, cap_bulk, bulk_group;
+    bool cluster_arrived;
+    unsigned cluster_phase;
+};
+
+typedef struct SimGather { /* a warp collective that is coming together */
+    int kind, arg;
+    unsigned mask, arrived;
+    SimSite at;
+} SimGather;
+
+typedef struct SimWgmma {
+    int n, a_type, b_type, trans_a, trans_b, accumulate, group, acc;
+    bool a_in_regs;
+    uint32_t a_regs[32][4];
+    uint64_t a_desc, b_desc;
+    SimSite at;
+} SimWgmma;
+
+typedef struct SimAcc { /* an accumulator of wgmmas in flight: its true value, while the kernel's copy is poisoned */
+    float *lane[32];
+    float *value; /* 32 x n/2 */
+    int n, uses;
+} SimAcc;
+
+typedef struct SimWarp {
+    SimGather gather[4];
+    SimWgmma *wgmma;
+    int n_wgmma, cap_wgmma, wgmma_group;
+    SimAcc acc[8];
+    bool wgmma_fenced;
+    int registers; /* after setmaxnreg; 0 = as launched */
+} SimWarp;
+
+typedef struct SimBar {
+    unsigned threads, arrived;
+    int kind, value;
+    SimSite at;
+} SimBar;
+
+typedef struct SimMbar {
+    unsigned address, count, pending;
+    int64_t tx;
+    unsigned phase; /* completed phases */
+    bool valid;
+} SimMbar;
+
+struct SimCta {
+    unsigned block, rank;
+    SimThread *threads;
+    SimWarp *warps;
+    int n_threads, n_warps, live, exited;
+    char *dynamic;       /* SIM_MAX_SHARED + guard, 1024-aligned */
+    uint8_t *shadow;     /* a state a byte: dynamic, then static */
+    uint32_t *stamp;     /* clock of the last ordinary write, a 4-byte granule */
+    uint16_t *writer;    /* the thread of that write */
+    char *saved_static;  /* static variables while another block of the cluster runs */
+    SimBar bars[16];
+    SimMbar mbars[SIM_MBARS];
+    int n_mbars;
+};
+
+typedef struct SimAsync { /* a TMA or bulk load on its way */
+    uint64_t map[16];
+    const char *src; /* plain bulk copy; NULL = tensor */
+    SimCta *cta;     /* that issued */
+    unsigned dst, bar, mask, bytes;
+    int rank, coords[5];
+    SimSite at;
+} SimAsync;
+
+typedef struct SimLaunch {
+    const SimKernelInfo *kernel;
+    const char *name;
+    unsigned grid, block, cluster;
+    size_t shared_bytes;
+    void **params;
+    int arch; /* 80, 86, 89, 90, 100 */
+    const char *image_path;
+    char *image_lo, *image_hi;
+} SimLaunch;
+
+/* one cluster that runs */
+typedef struct SimRun {
+    const SimLaunch *launch;
+    SimCta ctas[16];
+    SimThread *current;
+    void *scheduler_sp;
+    SimThread **queue; /* ring of runnable threads */
+    int head, count, cap;
+    SimAsync *async;
+    int n_async, cap_async;
+    SimCta *static_owner;
+    size_t static_bytes;
+    uint32_t clock;
+    unsigned cluster_arrived, cluster_generation, cluster_threads, cluster_exited;
+    int error;
+} SimRun;
+
+extern SimRun *sim_run;
+extern char sim_report[4096]; /* the last kernel error */
+
+/* Runs a whole grid; 0 or a CUresult with sim_report filled. */
+int sim_execute(const SimLaunch *launch);
+
+/* Stops the launch from inside a kernel's thread: fills the report and never returns. */
+_Noreturn void sim_fail(int result, SimSite at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void sim_wait(SimWait why, SimSite at); /* gives up the processor until sim_wake */
+void sim_wake(SimThread *t);
+
+/* Shared memory by address; checks bounds. The state of `bytes` bytes is checked for a read or set for a write. */
+char *sim_shared(SimCta *cta, unsigned address, size_t bytes, const char *what, SimSite at);
+void sim_shared_read(SimCta *cta, unsigned address, size_t bytes, bool async, const char *what, SimSite at);
+void sim_shared_mark(SimCta *cta, unsigned address, size_t bytes, int state);
+unsigned sim_shared_to_address(SimCta *cta, const void *p);
+
+/* Lane payloads of a collective: calls `all` once, on the last thread's stack, with sim_run->current = that thread. */
+typedef void SimCollective(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSite at);
+enum { SIM_GATHER_SHFL = 1, SIM_GATHER_VOTE, SIM_GATHER_REDUCE, SIM_GATHER_LDMATRIX, SIM_GATHER_STMATRIX, SIM_GATHER_MMA,
+       SIM_GATHER_WGMMA, SIM_GATHER_WGMMA_WAIT, SIM_GATHER_WGMMA_FENCE, SIM_GATHER_SETMAXNREG };
+void sim_collective(int kind, int arg, unsigned mask, SimCollective *all, const char *name, SimSite at);
+
+/* sim_async.c: called by the scheduler and at a thread's end */
+bool sim_async_step(void);
+void sim_thread_exit(SimThread *t);
+SimMbar *sim_mbar(SimCta *cta, unsigned address, const char *what, SimSite at);
+/* sim_matrix.c */
+void sim_wgmma_exit(SimThread *t);
+
+/* sim_driver.c: device memory */
+bool sim_is_device_memory(const void *p);
+/* 0 if `bytes` at p lie in one allocation; else fills why. */
+int sim_check_global(const void *p, size_t bytes, char *why, size_t cap);
+
+/* tensor maps, made by cuTensorMapEncodeTiled; 128 bytes */
+#define SIM_MAP_MAGIC 0x53494d544d415031ull
+typedef struct SimTensorMap {
+    uint64_t magic;
+    uint64_t address;
+    uint8_t rank, elem, swizzle, type;
+    uint16_t box[5];
+    uint16_t pad;
+    uint32_t dims[5]; /* 2^32 stored as 0xffffffff: far more than a simulation holds */
+    uint64_t strides[4];
+} SimTensorMap;
+_Static_assert(sizeof(SimTensorMap) <= 128, "a tensor map has 128 bytes");
+
+#endif

@@ -1,0 +1,178 @@
+/* What the cuda device says when the machine is not as it should be. Each case runs in a child process with its own
+ * environment, since the driver is opened once per process. Argument: the folder of the simulator's libraries. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "jit/compiler.h"
+#include "runtime/cuda_api.h"
+#include "runtime/device.h"
+
+static const char *libraries;
+
+typedef struct Case {
+    const char *name, *device;
+    const char *env[4][2];
+    int code;         /* of opening the device (or of `then`) */
+    const char *says; /* part of the message */
+    int (*then)(MjDevice *dev, MjError *err);
+} Case;
+
+static int expect(bool ok, const char *what, MjError *err) { return ok ? 0 : mj_error(err, MJ_ERR_USAGE, "wrong: %s", what); }
+
+static int is_sm80(MjDevice *dev, MjError *err)
+{
+    const MjDeviceInfo *i = dev->ops->info(dev);
+    return expect(strcmp(i->target, "sm_80") == 0 && i->family == MJ_FAMILY_SM80 && i->max_shared_bytes == 166912 &&
+                      i->bf16_peak_flops == 312e12, i->target, err);
+}
+static int is_sm100(MjDevice *dev, MjError *err)
+{
+    const MjDeviceInfo *i = dev->ops->info(dev);
+    return expect(strcmp(i->target, "sm_100a") == 0 && i->family == MJ_FAMILY_SM100, i->target, err);
+}
+static int is_h200(MjDevice *dev, MjError *err)
+{
+    return expect(dev->ops->info(dev)->bf16_peak_flops == 989.4e12, "H200's peak", err);
+}
+
+/* Two devices at once: memory of one is none of the other's, and each counts its own. */
+static int two_devices(MjDevice *first, MjError *err)
+{
+    MjDevice *second = NULL;
+    void *a = NULL, *b = NULL;
+    int x = 5, y = 0, rc;
+    MJ_TRY(mj_device_open("cuda:1", NULL, &second, err));
+    MJ_TRY(first->ops->alloc(first, 100, "a", &a, err));
+    MJ_TRY(second->ops->alloc(second, 200, "b", &b, err));
+    MJ_TRY(expect(first->ops->allocated_bytes(first) == 100 && second->ops->allocated_bytes(second) == 200, "bytes", err));
+    MJ_TRY(second->ops->upload(second, b, &x, sizeof x, err));
+    MJ_TRY(second->ops->download(second, &y, b, sizeof y, err));
+    MJ_TRY(expect(y == 5, "the round trip on device 1", err));
+    MJ_TRY(expect(first->ops->upload(first, b, &x, sizeof x, NULL) != 0, "device 0 wrote device 1's memory", err));
+    mj_device_close(second);
+out:
+    return rc;
+}
+
+/* A long copy goes through both staging buffers more than once. */
+static int long_copy(MjDevice *dev, MjError *err)
+{
+    const size_t n = ((size_t)19 << 20) + 12345;
+    unsigned char *from = malloc(n), *to = malloc(n);
+    void *p = NULL;
+    int rc;
+    for (size_t i = 0; i < n; i++) from[i] = (unsigned char)(i * 2654435761u >> 13);
+    MJ_TRY(dev->ops->alloc(dev, n, "long", &p, err));
+    MJ_TRY(dev->ops->upload(dev, p, from, n, err));
+    MJ_TRY(dev->ops->download(dev, to, p, n, err));
+    MJ_TRY(expect(memcmp(from, to, n) == 0, "bytes changed on the way", err));
+out:
+    free(from);
+    free(to);
+    return rc;
+}
+
+static int lose_it(MjDevice *dev, MjError *err)
+{
+    const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
+    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
+    MjCompileResult image = {0};
+    MjCompiler *c = NULL;
+    MjModule *m = NULL;
+    MjKernelFn *fn = NULL;
+    void *null = NULL;
+    const MjLaunch l = {.grid = 7, .block = 32, .args = &null, .args_bytes = sizeof null, .label = "rmsnorm_fwd"};
+    int rc;
+    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
+    MJ_TRY(c->compile(c, &req, &image, err));
+    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
+    MJ_TRY(dev->ops->module_function(m, "k", &fn, err));
+    MJ_TRY(dev->ops->launch(dev, fn, &l, err));
+    rc = dev->ops->synchronize(dev, err);
+out:
+    mj_compile_result_free(&image);
+    if (c != NULL) c->close(c);
+    return rc;
+}
+static int no_such_kernel(MjDevice *dev, MjError *err)
+{
+    const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
+    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
+    MjCompileResult image = {0};
+    MjCompiler *c = NULL;
+    MjModule *m = NULL;
+    MjKernelFn *fn = NULL;
+    int rc;
+    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
+    MJ_TRY(c->compile(c, &req, &image, err));
+    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
+    rc = dev->ops->module_function(m, "kernel_that_is_not_there", &fn, err);
+out:
+    mj_compile_result_free(&image);
+    if (c != NULL) c->close(c);
+    return rc;
+}
+
+static const Case cases[] = {
+    {"no_driver", "cuda", {{"MOJIT_CUDA_LIBRARY_PATH", "/nonexistent"}}, MJ_ERR_MISSING, "no NVIDIA driver", NULL},
+    {"old_driver", "cuda", {{"MOJIT_SIMGPU_DRIVER", "11080"}}, MJ_ERR_MISSING, "supports CUDA 11.8; mojit needs 12.0", NULL},
+    {"no_device", "cuda", {{"MOJIT_SIMGPU_DEVICES", "0"}}, MJ_ERR_MISSING, "no usable NVIDIA GPU", NULL},
+    {"wrong_ordinal", "cuda:3", {{"MOJIT_SIMGPU_DEVICES", "2"}}, MJ_ERR_MISSING, "no device cuda:3: 2 are present (cuda:0 to cuda:1)", NULL},
+    {"old_card", "cuda", {{"MOJIT_SIMGPU_ARCH", "sm_75"}}, MJ_ERR_MISSING, "capability 7.5; mojit's kernels need 8.0", NULL},
+    {"sm_80", "cuda", {{"MOJIT_SIMGPU_ARCH", "sm_80"}, {"MOJIT_SIMGPU_NAME", "NVIDIA A100-SXM4-80GB"}}, 0, "", is_sm80},
+    {"sm_100", "cuda", {{"MOJIT_SIMGPU_ARCH", "sm_100"}}, 0, "", is_sm100},
+    {"h200", "cuda", {{"MOJIT_SIMGPU_NAME", "NVIDIA H200"}}, 0, "", is_h200},
+    {"two_devices", "cuda", {{"MOJIT_SIMGPU_DEVICES", "2"}}, 0, "", two_devices},
+    {"long_copy", "cuda", {{"MOJIT_SIMGPU_PROTECT", "1"}}, 0, "", long_copy},
+    {"lost_device", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE, "the device is lost to this process", lose_it},
+    {"lost_in_sync", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}, {"MOJIT_CUDA_SYNC", "1"}}, MJ_ERR_DEVICE, "ECC_UNCORRECTABLE", lose_it},
+    {"no_such_kernel", "cuda", {{NULL}}, MJ_ERR_DEVICE, "the image has no kernel 'kernel_that_is_not_there'", no_such_kernel},
+};
+
+static int run_case(const Case *c)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjDevice *dev = NULL;
+    setenv("MOJIT_CUDA_LIBRARY_PATH", libraries, 1);
+    for (int i = 0; i < 4 && c->env[i][0] != NULL; i++) setenv(c->env[i][0], c->env[i][1], 1);
+    int rc = mj_device_open(c->device, NULL, &dev, &err);
+    if (rc == 0 && c->then != NULL) rc = c->then(dev, &err);
+    if (rc != c->code || strstr(err.message, c->says) == NULL) {
+        printf("FAIL device_cuda %s: want code %d saying '%s', got %d: %s\n", c->name, c->code, c->says, rc, err.message);
+        return 1;
+    }
+    printf("ok %s\n", c->name);
+    if (dev != NULL) mj_device_close(dev);
+    mj_error_clear(&err);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    int failed = 0;
+    if (argc < 2) {
+        fprintf(stderr, "usage: test_device_cuda LIBRARIES [CASE]\n");
+        return 2;
+    }
+    libraries = argv[1];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int status = 0;
+        if (argc > 2 && strcmp(argv[2], cases[i].name) != 0) continue;
+        fflush(stdout);
+        const pid_t pid = fork();
+        if (pid == 0) {
+            const int rc = run_case(&cases[i]);
+            fflush(stdout);
+            _exit(rc);
+        }
+        if (pid < 0 || waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+            if (!WIFEXITED(status)) printf("FAIL device_cuda %s: ended by signal %d\n", cases[i].name, WTERMSIG(status));
+            failed++;
+        }
+    }
+    printf("%d failed\n", failed);
+    return failed == 0 ? 0 : 1;
+}
