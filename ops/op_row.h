@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ops/check.h"
 #include "ops/ops.h"
 
 /* How the blocks of a launch are counted. A kernel is right for any grid; this is about speed. */
@@ -44,9 +45,6 @@ typedef struct MjOpBuffer { /* a pointer in the argument struct */
 #define MJ_BUFFER_BY(Args, field, type_field, role, count, columns)                                                    \
     {#field, offsetof(Args, field), MJ_BUF_BY_FIELD, (role), (count), (columns), offsetof(Args, type_field)}
 
-typedef struct MjCase MjCase;
-typedef struct MjOpShape MjOpShape;
-
 /* What proves an op; see check.h. All members are required: MJ_OP_PROOF with an empty argument does not compile. */
 typedef struct MjOpProof {
     void (*setup)(const MjOpShape *shape, void *args); /* scalars of the struct from a shape */
@@ -56,7 +54,9 @@ typedef struct MjOpProof {
     const MjOpShape *shapes;                           /* checked: odd ones first; ends with tokens < 0 */
     const MjOpShape *bench;                            /* timed: realistic ones */
 } MjOpProof;
-#define MJ_OP_PROOF(setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes) {NULL, NULL, NULL, NULL, NULL, NULL}
+#define MJ_OP_PROOF(setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes)                            \
+    {.setup = setup_fn, .fill = fill_fn, .reference = reference_fn, .length = length_fn, .shapes = check_shapes,       \
+     .bench = bench_shapes}
 
 /* A count of elements, rows or items as a function of the argument struct `a`. */
 #define MJ_COUNT(fn, Args, expr)                                                                                       \

@@ -1,5 +1,153 @@
+/* Set-up, inputs and references of every op, and the cases that they work on. Private to ops/. */
 #ifndef MJ_OPS_REFS_H
 #define MJ_OPS_REFS_H
+
 #include "ops/op_row.h"
+
 size_t mj_quant_tile_shared(MjFamily family, const void *args);
+
+/* A case while it is filled and checked. `args` holds host pointers to the inputs as they are before the launch. */
+struct MjCase {
+    MjOps *ops;
+    const MjOpRow *row;
+    MjOpShape shape;
+    uint64_t seed, random;
+    union {
+        unsigned char bytes[MJ_MAX_ARG_BYTES];
+        double align;
+    } args, device_args;
+    void *host[MJ_OP_MAX_BUFFERS];        /* contents before the launch */
+    void *device[MJ_OP_MAX_BUFFERS];      /* with a guard on either side */
+    int64_t n[MJ_OP_MAX_BUFFERS];         /* elements */
+    double *want[MJ_OP_MAX_BUFFERS];      /* outputs: expected values */
+    double *tolerance[MJ_OP_MAX_BUFFERS]; /* < 0: the launch must leave the element as it was */
+    double reference_s;                   /* < 0: not computed yet */
+};
+
+/* Used by fill and reference functions. Buffers by their field name; a wrong name aborts. */
+int mj_case_buffer(const MjCase *c, const char *name);
+bool mj_case_has(const MjCase *c, const char *name);          /* false: NULL in this case */
+void mj_case_drop(MjCase *c, const char *name);               /* makes an optional buffer NULL */
+double mj_case_in(const MjCase *c, const char *name, int64_t i); /* element before the launch, as a real number */
+void mj_case_set(MjCase *c, const char *name, int64_t i, double value);
+/* Output i must be `value` within what rounding allows: the type's half step, plus f32 accumulation over the op's length
+ * of terms whose magnitudes sum to `size` (at least |value|). A no-op for a dropped buffer. */
+void mj_case_want(MjCase *c, const char *name, int64_t i, double value, double size);
+void mj_case_want_within(MjCase *c, const char *name, int64_t i, double value, double tolerance);
+uint32_t mj_case_random(MjCase *c, uint32_t below);
+double mj_case_uniform(MjCase *c, double low, double high);
+double mj_case_normal(MjCase *c);
+
+/* Element conversions in double, written apart from the kernels' (ref_types.c). */
+double mj_ref_decode(MjOpType type, const void *base, int64_t i);
+void mj_ref_encode(MjOpType type, void *base, int64_t i, double value); /* nearest, ties to even, saturating */
+double mj_ref_round_bf16(double x);
+
+double mj_length_none(const void *args);
+
+/* Shared by the ops that quantise tiles (ref_quant.c); `copy` names the bf16 output. */
+void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
+void mj_ref_quantise(MjCase *c, const char *copy, const double *x, int64_t used, int64_t rows, int64_t cols, int32_t q_type,
+                     int32_t scale_mode, const float *tensor_scale);
+
+/* The routed layout of a choice of experts, plainly: also what permute and combine cases are made from. */
+typedef struct MjRefLayout {
+    int32_t tokens, live, experts, top_k, rows, capacity;
+    const int32_t *expert;                               /* (N, K) */
+    int32_t *count, *demand, *offset, *row_of, *slot_of; /* any may be NULL */
+    int32_t stats[4];
+} MjRefLayout;
+void mj_ref_layout(MjRefLayout *layout);
+int32_t mj_ref_rows(const MjOpShape *shape);             /* rows that the layout needs */
+void mj_ref_choose(MjCase *c, int32_t *expert, int32_t tokens, int32_t live, int32_t experts, int32_t top_k);
+
+void mj_setup_embedding_fwd(const MjOpShape *shape, void *args);
+void mj_fill_embedding_fwd(MjCase *c);
+void mj_ref_embedding_fwd(MjCase *c);
+void mj_setup_embedding_bwd(const MjOpShape *shape, void *args);
+void mj_fill_embedding_bwd(MjCase *c);
+void mj_ref_embedding_bwd(MjCase *c);
+void mj_setup_rmsnorm_fwd(const MjOpShape *shape, void *args);
+void mj_fill_rmsnorm_fwd(MjCase *c);
+void mj_ref_rmsnorm_fwd(MjCase *c);
+void mj_setup_rmsnorm_bwd(const MjOpShape *shape, void *args);
+void mj_fill_rmsnorm_bwd(MjCase *c);
+void mj_ref_rmsnorm_bwd(MjCase *c);
+void mj_setup_rope_qknorm_fwd(const MjOpShape *shape, void *args);
+void mj_fill_rope_qknorm_fwd(MjCase *c);
+void mj_ref_rope_qknorm_fwd(MjCase *c);
+void mj_setup_rope_qknorm_bwd(const MjOpShape *shape, void *args);
+void mj_fill_rope_qknorm_bwd(MjCase *c);
+void mj_ref_rope_qknorm_bwd(MjCase *c);
+void mj_setup_attention_fwd(const MjOpShape *shape, void *args);
+void mj_fill_attention_fwd(MjCase *c);
+void mj_case_ref_attention_fwd(MjCase *c);
+void mj_setup_attention_bwd(const MjOpShape *shape, void *args);
+void mj_fill_attention_bwd(MjCase *c);
+void mj_case_ref_attention_bwd(MjCase *c);
+void mj_setup_gemm(const MjOpShape *shape, void *args);
+void mj_fill_gemm(MjCase *c);
+void mj_case_ref_gemm(MjCase *c);
+void mj_setup_router_fwd(const MjOpShape *shape, void *args);
+void mj_fill_router_fwd(MjCase *c);
+void mj_ref_router_fwd(MjCase *c);
+void mj_setup_router_bwd(const MjOpShape *shape, void *args);
+void mj_fill_router_bwd(MjCase *c);
+void mj_ref_router_bwd(MjCase *c);
+void mj_setup_route_map(const MjOpShape *shape, void *args);
+void mj_fill_route_map(MjCase *c);
+void mj_ref_route_map(MjCase *c);
+void mj_setup_balance(const MjOpShape *shape, void *args);
+void mj_fill_balance(MjCase *c);
+void mj_ref_balance(MjCase *c);
+void mj_setup_permute(const MjOpShape *shape, void *args);
+void mj_fill_permute(MjCase *c);
+void mj_ref_permute(MjCase *c);
+void mj_setup_permute_bwd(const MjOpShape *shape, void *args);
+void mj_fill_permute_bwd(MjCase *c);
+void mj_ref_permute_bwd(MjCase *c);
+void mj_setup_combine_fwd(const MjOpShape *shape, void *args);
+void mj_fill_combine_fwd(MjCase *c);
+void mj_ref_combine_fwd(MjCase *c);
+void mj_setup_combine_bwd(const MjOpShape *shape, void *args);
+void mj_fill_combine_bwd(MjCase *c);
+void mj_ref_combine_bwd(MjCase *c);
+void mj_setup_relu2_fwd(const MjOpShape *shape, void *args);
+void mj_fill_relu2_fwd(MjCase *c);
+void mj_ref_relu2_fwd(MjCase *c);
+void mj_setup_relu2_bwd(const MjOpShape *shape, void *args);
+void mj_fill_relu2_bwd(MjCase *c);
+void mj_ref_relu2_bwd(MjCase *c);
+void mj_setup_quantize(const MjOpShape *shape, void *args);
+void mj_fill_quantize(MjCase *c);
+void mj_ref_quantize(MjCase *c);
+void mj_setup_quantize_weight(const MjOpShape *shape, void *args);
+void mj_fill_quantize_weight(MjCase *c);
+void mj_ref_quantize_weight(MjCase *c);
+void mj_setup_amax(const MjOpShape *shape, void *args);
+void mj_fill_amax(MjCase *c);
+void mj_ref_amax(MjCase *c);
+void mj_setup_cross_entropy(const MjOpShape *shape, void *args);
+void mj_fill_cross_entropy(MjCase *c);
+void mj_ref_cross_entropy(MjCase *c);
+void mj_setup_sum(const MjOpShape *shape, void *args);
+void mj_fill_sum(MjCase *c);
+void mj_ref_sum(MjCase *c);
+void mj_setup_adamw(const MjOpShape *shape, void *args);
+void mj_fill_adamw(MjCase *c);
+void mj_ref_adamw(MjCase *c);
+
+extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
+    mj_shapes_heads[], mj_bench_heads[],
+    mj_shapes_routed[], mj_bench_routed[],
+    mj_shapes_permute[], mj_bench_permute[],
+    mj_shapes_tile[], mj_bench_tile[],
+    mj_shapes_quantize[], mj_bench_quantize[],
+    mj_shapes_weight[], mj_bench_weight[],
+    mj_shapes_amax[], mj_bench_amax[],
+    mj_shapes_loss[], mj_bench_loss[],
+    mj_shapes_flat[], mj_bench_flat[],
+    mj_shapes_gemm[], mj_bench_gemm[],
+    mj_shapes_attention[], mj_bench_attention[];
+
 #endif

@@ -1,0 +1,229 @@
+/* References in double precision: quantisers, ReLU^2, the per-tensor scale. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "ops/refs.h"
+#include "runtime/base/mem.h"
+
+#define ARGS(Type, c) ((const Type *)(const void *)(c)->args.bytes)
+
+static double fp8_max(int32_t type) { return type == MJ_T_E5M2 ? 57344.0 : 448.0; }
+static double block_scale(double amax, int32_t type) { return amax > 0x1p-100 ? amax / fp8_max(type) : 1.0; }
+static double clamp(double x, double most) { return x > most ? most : x < -most ? -most : x; }
+
+/* Which outputs a case of these ops has: shape.only 1 = no bf16 copy, 2 = row blocks alone. */
+void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode)
+{
+    const bool block = q_type != MJ_T_BF16 && scale_mode == MJ_SCALE_BLOCK;
+    if (q_type != MJ_T_BF16 && c->shape.only != 0) mj_case_drop(c, copy);
+    if (q_type == MJ_T_BF16) {
+        mj_case_drop(c, "q");
+        mj_case_drop(c, "q_scale");
+    }
+    if (!block || c->shape.only == 2) {
+        mj_case_drop(c, "qt");
+        mj_case_drop(c, "qt_scale");
+    }
+    if (q_type == MJ_T_BF16 || scale_mode != MJ_SCALE_TENSOR) mj_case_drop(c, "tensor_scale");
+    else mj_case_set(c, "tensor_scale", 0, 4.0 / fp8_max(q_type));
+}
+
+static double largest(const double *x, int64_t n, int64_t stride)
+{
+    double m = 0.0;
+    for (int64_t i = 0; i < n; i++) m = fmax(m, fabs(x[i * stride]));
+    return m;
+}
+
+/* x(used, cols) are the values in double, already those of bf16; rows from `used` on stay untouched. */
+void mj_ref_quantise(MjCase *c, const char *copy, const double *x, int64_t used, int64_t rows, int64_t cols, int32_t q_type,
+                     int32_t scale_mode, const float *tensor_scale)
+{
+    const double most = fp8_max(q_type);
+    for (int64_t i = 0; i < used * cols; i++) mj_case_want_within(c, copy, i, x[i], 0.0);
+    if (q_type == MJ_T_BF16) return;
+    if (scale_mode == MJ_SCALE_TENSOR) {
+        mj_case_want_within(c, "q_scale", 0, (double)tensor_scale[0], 0.0);
+        for (int64_t i = 0; i < used * cols; i++) mj_case_want(c, "q", i, clamp(x[i] / (double)tensor_scale[0], most), 0.0);
+        return;
+    }
+    for (int64_t r = 0; r < used; r++)
+        for (int64_t b = 0; b < cols; b += 128) {
+            const int64_t n = cols - b < 128 ? cols - b : 128;
+            const double scale = block_scale(largest(x + r * cols + b, n, 1), q_type);
+            mj_case_want(c, "q_scale", b / 128 * rows + r, scale, 0.0);
+            for (int64_t i = 0; i < n; i++) mj_case_want(c, "q", r * cols + b + i, x[r * cols + b + i] / scale, 0.0);
+        }
+    for (int64_t b = 0; b < used; b += 128)
+        for (int64_t i = 0; i < cols; i++) {
+            const int64_t n = used - b < 128 ? used - b : 128;
+            const double scale = block_scale(largest(x + b * cols + i, n, cols), q_type);
+            mj_case_want(c, "qt_scale", b / 128 * cols + i, scale, 0.0);
+            for (int64_t r = b; r < b + n; r++) mj_case_want(c, "qt", r * cols + i, x[r * cols + i] / scale, 0.0);
+        }
+}
+
+/* A few rows of special values: zeros (scale 1), tiny, huge; then offsets of the routed layout when experts > 0. */
+static int64_t fill_matrix(MjCase *c, const char *name, const int32_t *offset, int64_t rows, int64_t cols)
+{
+    for (int64_t i = 0; i < cols && rows > 8; i++) {
+        mj_case_set(c, name, 3 * cols + i, 0.0);
+        mj_case_set(c, name, 4 * cols + i, 1e-38 * mj_case_normal(c));
+        mj_case_set(c, name, 5 * cols + i, 1e12 * mj_case_normal(c));
+    }
+    if (offset == NULL) return rows;
+    int32_t at = 0, experts = c->shape.experts;
+    for (int64_t e = 0; e <= experts; e++) { /* the last 128 rows are always left over */
+        mj_case_set(c, "offset", e, at);
+        const int64_t room = (rows - 128 - at) / 128;
+        if (room > 0 && !(c->shape.route == 2 && e % 2 == 1)) at += 128 * (int32_t)mj_case_random(c, (uint32_t)room + 1);
+    }
+    return offset[experts];
+}
+
+static double relu2(double x) { return x > 0.0 ? x * x : 0.0; }
+
+void mj_setup_relu2_fwd(const MjOpShape *s, void *args)
+{
+    *(MjRelu2FwdArgs *)args = (MjRelu2FwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type, .scale_mode = s->scale_mode};
+}
+void mj_fill_relu2_fwd(MjCase *c)
+{
+    const MjRelu2FwdArgs *a = ARGS(MjRelu2FwdArgs, c);
+    if (a->experts == 0) mj_case_drop(c, "offset");
+    fill_matrix(c, "x", a->offset, a->rows, a->cols);
+    mj_ref_drop_outputs(c, "y", a->q_type, a->scale_mode);
+}
+void mj_ref_relu2_fwd(MjCase *c)
+{
+    const MjRelu2FwdArgs *a = ARGS(MjRelu2FwdArgs, c);
+    const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
+    double *y = mj_xcalloc((size_t)n + 1, sizeof *y);
+    for (int64_t i = 0; i < n; i++) y[i] = mj_ref_round_bf16((double)(float)relu2(mj_case_in(c, "x", i)));
+    mj_ref_quantise(c, "y", y, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
+    free(y);
+}
+
+void mj_setup_relu2_bwd(const MjOpShape *s, void *args)
+{
+    *(MjRelu2BwdArgs *)args = (MjRelu2BwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type, .scale_mode = s->scale_mode};
+}
+void mj_fill_relu2_bwd(MjCase *c)
+{
+    const MjRelu2BwdArgs *a = ARGS(MjRelu2BwdArgs, c);
+    if (a->experts == 0) mj_case_drop(c, "offset");
+    fill_matrix(c, "dy", a->offset, a->rows, a->cols);
+    mj_ref_drop_outputs(c, "dx", a->q_type, a->scale_mode);
+}
+void mj_ref_relu2_bwd(MjCase *c)
+{
+    const MjRelu2BwdArgs *a = ARGS(MjRelu2BwdArgs, c);
+    const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
+    double *dx = mj_xcalloc((size_t)n + 1, sizeof *dx);
+    for (int64_t i = 0; i < n; i++) {
+        const double x = mj_case_in(c, "x", i);
+        dx[i] = mj_ref_round_bf16(x > 0.0 ? (double)(float)(2.0 * x * mj_case_in(c, "dy", i)) : 0.0);
+    }
+    mj_ref_quantise(c, "dx", dx, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
+    free(dx);
+}
+
+void mj_setup_quantize(const MjOpShape *s, void *args)
+{
+    *(MjQuantizeArgs *)args = (MjQuantizeArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .x_type = s->x_type,
+                                              .q_type = s->q_type, .scale_mode = s->scale_mode};
+}
+void mj_fill_quantize(MjCase *c)
+{
+    const MjQuantizeArgs *a = ARGS(MjQuantizeArgs, c);
+    if (a->experts == 0) mj_case_drop(c, "offset");
+    fill_matrix(c, "x", a->offset, a->rows, a->cols);
+    mj_ref_drop_outputs(c, "y", a->q_type, a->scale_mode);
+}
+void mj_ref_quantize(MjCase *c)
+{
+    const MjQuantizeArgs *a = ARGS(MjQuantizeArgs, c);
+    const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
+    double *x = mj_xcalloc((size_t)n + 1, sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = mj_ref_round_bf16(mj_case_in(c, "x", i));
+    mj_ref_quantise(c, "y", x, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
+    free(x);
+}
+
+void mj_setup_quantize_weight(const MjOpShape *s, void *args)
+{
+    *(MjQuantizeWeightArgs *)args = (MjQuantizeWeightArgs){.experts = s->experts, .out_features = s->out, .in_features = s->in,
+                                                          .q_type = s->q_type, .scale_mode = s->scale_mode};
+}
+void mj_fill_quantize_weight(MjCase *c)
+{
+    const MjQuantizeWeightArgs *a = ARGS(MjQuantizeWeightArgs, c);
+    if (a->q_type == MJ_T_BF16) {
+        mj_case_drop(c, "q");
+        mj_case_drop(c, "scale");
+    }
+    if (a->q_type == MJ_T_BF16 || c->shape.only != 0) mj_case_drop(c, "q_t");
+    if (c->shape.only != 0) mj_case_drop(c, "w_bf16");
+    if (a->q_type == MJ_T_BF16 || a->scale_mode != MJ_SCALE_TENSOR) mj_case_drop(c, "tensor_scale");
+    else mj_case_set(c, "tensor_scale", 0, 3.0 / fp8_max(a->q_type));
+}
+/* One 128 x 128 tile of expert e from row o, column i. */
+static void weight_tile(MjCase *c, const MjQuantizeWeightArgs *a, int64_t e, int64_t o, int64_t i, int64_t tile)
+{
+    const int64_t out = a->out_features, in = a->in_features;
+    const int64_t o_end = o + 128 < out ? o + 128 : out, i_end = i + 128 < in ? i + 128 : in;
+    double amax = 0.0;
+    for (int64_t r = o; r < o_end; r++)
+        for (int64_t j = i; j < i_end; j++) amax = fmax(amax, fabs((double)a->w[(e * out + r) * in + j]));
+    double scale = block_scale(amax, a->q_type);
+    if (a->scale_mode == MJ_SCALE_TENSOR) {
+        scale = (double)a->tensor_scale[0];
+        mj_case_want_within(c, "scale", 0, scale, 0.0);
+    } else {
+        mj_case_want(c, "scale", tile, scale, 0.0);
+    }
+    for (int64_t r = o; r < o_end; r++)
+        for (int64_t j = i; j < i_end; j++) {
+            const double q = clamp((double)a->w[(e * out + r) * in + j] / scale, fp8_max(a->q_type));
+            mj_case_want(c, "q", (e * out + r) * in + j, q, 0.0);
+            mj_case_want(c, "q_t", (e * in + j) * out + r, q, 0.0);
+        }
+}
+void mj_ref_quantize_weight(MjCase *c)
+{
+    const MjQuantizeWeightArgs *a = ARGS(MjQuantizeWeightArgs, c);
+    const int64_t all = (int64_t)a->experts * a->out_features * a->in_features;
+    int64_t tile = 0;
+    for (int64_t i = 0; i < all; i++) mj_case_want_within(c, "w_bf16", i, mj_ref_round_bf16((double)a->w[i]), 0.0);
+    if (a->q_type == MJ_T_BF16) return;
+    for (int64_t e = 0; e < a->experts; e++)
+        for (int64_t o = 0; o < a->out_features; o += 128)
+            for (int64_t i = 0; i < a->in_features; i += 128) weight_tile(c, a, e, o, i, tile++);
+}
+
+void mj_setup_amax(const MjOpShape *s, void *args)
+{
+    *(MjAmaxArgs *)args = (MjAmaxArgs){.rows = s->only == 1 ? 0 : s->rows, .rows64 = s->only == 1 ? s->rows : 0, .cols = s->cols,
+                                      .experts = s->experts, .x_type = s->x_type, .q_type = s->q_type, .transform = s->transform};
+}
+void mj_fill_amax(MjCase *c)
+{
+    const MjAmaxArgs *a = ARGS(MjAmaxArgs, c);
+    if (a->transform != 2) mj_case_drop(c, "x2");
+    if (a->experts == 0) mj_case_drop(c, "offset");
+    if (a->offset != NULL) fill_matrix(c, "x", a->offset, a->rows, a->cols);
+    for (int64_t i = 0; c->shape.only == 2 && i < (int64_t)a->rows * a->cols; i++) mj_case_set(c, "x", i, 0.0);
+}
+void mj_ref_amax(MjCase *c)
+{
+    const MjAmaxArgs *a = ARGS(MjAmaxArgs, c);
+    const int64_t rows = a->offset != NULL ? a->offset[a->experts] : a->rows64 > 0 ? a->rows64 : a->rows;
+    double amax = 0.0;
+    for (int64_t i = 0; i < rows * a->cols; i++) {
+        double x = mj_case_in(c, "x", i);
+        if (a->transform == 1) x = mj_ref_round_bf16((double)(float)relu2(x));
+        if (a->transform == 2) x = mj_ref_round_bf16((double)(float)(x > 0.0 ? 2.0 * x * mj_case_in(c, "x2", i) : 0.0));
+        amax = fmax(amax, fabs(x));
+    }
+    mj_case_want(c, "scale", 0, block_scale(amax, a->q_type), 0.0);
+}
