@@ -21,7 +21,7 @@ typedef struct MjQuantOut {
 MJ_FN float mj_tensor_inverse(const float *scale, float *copy)
 {
     if (scale == NULL) return 1.0f;
-    if (copy != NULL && MJ_BLOCK_LEADER) *copy = *scale;
+    if (copy != NULL && copy != scale && MJ_BLOCK_LEADER) *copy = *scale;
     return 1.0f / *scale;
 }
 

@@ -51,7 +51,7 @@ MJ_KERNEL(quantize_weight, MjQuantizeWeightArgs)
         if (Q_TYPE == MJ_T_BF16) continue;
         if (SCALE_MODE == MJ_SCALE_TENSOR) {
             scale = args->tensor_scale[0];
-            if (t == 0 && MJ_BLOCK_LEADER) args->scale[0] = scale;
+            if (t == 0 && args->scale != args->tensor_scale && MJ_BLOCK_LEADER) args->scale[0] = scale;
         } else if (MJ_BLOCK_LEADER) {
             args->scale[t] = scale;
         }

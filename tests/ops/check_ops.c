@@ -1,0 +1,133 @@
+/* Every op against its double-precision reference: check_ops [OP...] [--mode M] [--seed N] [--shape a=1,b=2]
+ * [--threads N] [--bench]. One line an op; a failing case prints what was wanted, what came, and how to run just that. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cache/cache.h"
+#include "ops/check.h"
+
+typedef struct Options {
+    const char *mode, *shape;
+    uint64_t seed;
+    int threads;
+    bool bench, wanted[MJ_OP_COUNT], any;
+} Options;
+
+static int usage(const char *why)
+{
+    fprintf(stderr, "check_ops: %s\nusage: check_ops [OP...] [--mode static|dynamic|nocompile] [--seed N] [--shape a=1,b=2] "
+                    "[--threads N] [--bench]\n", why);
+    return 2;
+}
+
+static int parse(int argc, char **argv, Options *o)
+{
+    MjError err = MJ_ERROR_INIT;
+    for (int i = 1; i < argc; i++) {
+        MjOpId id;
+        if (strcmp(argv[i], "--bench") == 0) {
+            o->bench = true;
+        } else if (strncmp(argv[i], "--", 2) == 0) {
+            if (i + 1 == argc) return usage("an option needs a value");
+            if (strcmp(argv[i], "--mode") == 0) o->mode = argv[++i];
+            else if (strcmp(argv[i], "--shape") == 0) o->shape = argv[++i];
+            else if (strcmp(argv[i], "--seed") == 0) o->seed = strtoull(argv[++i], NULL, 10);
+            else if (strcmp(argv[i], "--threads") == 0) o->threads = atoi(argv[++i]);
+            else return usage(argv[i]);
+        } else if (mj_op_find(argv[i], &id, &err) == 0) {
+            o->wanted[id] = o->any = true;
+        } else {
+            return usage(err.message);
+        }
+    }
+    return 0;
+}
+
+static int check_shape(MjOps *ops, MjOpId id, const MjOpShape *shape, const Options *o)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjStr line = MJ_STR_INIT;
+    const int rc = mj_op_check(ops, id, shape, o->seed, o->mode, &line, &err);
+    if (rc != 0) printf("%s\n", line.len > 0 ? mj_str_text(&line) : err.message);
+    if (rc != 0 && err.log != NULL) printf("%s\n", err.log);
+    mj_str_free(&line);
+    mj_error_clear(&err);
+    return rc != 0;
+}
+
+static int time_op(MjOps *ops, MjOpId id, const Options *o)
+{
+    int failed = 0;
+    for (const MjOpShape *s = mj_op_bench_shapes(id); s->tokens >= 0; s++) {
+        MjError err = MJ_ERROR_INIT;
+        MjStr text = MJ_STR_INIT;
+        MjCase *c = NULL;
+        MjTiming t;
+        mj_shape_text(s, &text);
+        int rc = mj_case_open(ops, id, s, o->seed, &c, &err);
+        if (rc == 0) rc = mj_case_time(c, 0.1, &t, &err);
+        if (rc == 0)
+            printf("%-16s %8.1f us  %6.2f GB/s %7.1f GFLOP/s  %s\n", mj_op_name(id), t.median_s * 1e6,
+                   mj_case_bytes(c) / t.median_s * 1e-9, mj_case_flops(c) / t.median_s * 1e-9, mj_str_text(&text));
+        else
+            printf("%s: %s\n", mj_op_name(id), err.message);
+        failed += rc != 0;
+        mj_case_close(c);
+        mj_str_free(&text);
+        mj_error_clear(&err);
+    }
+    return failed;
+}
+
+static int check_op(MjOps *ops, MjOpId id, const Options *o)
+{
+    MjOpShape given = {0};
+    MjError err = MJ_ERROR_INIT;
+    int cases = 0, failed = 0;
+    if (o->bench) return time_op(ops, id, o);
+    if (o->shape != NULL) {
+        if (mj_shape_parse(o->shape, &given, &err) != 0) exit(usage(err.message));
+        return check_shape(ops, id, &given, o);
+    }
+    for (const MjOpShape *s = mj_op_check_shapes(id); s->tokens >= 0; s++, cases++) failed += check_shape(ops, id, s, o);
+    printf("%s %s[%s]: %d of %d shapes\n", failed == 0 ? "ok  " : "FAIL", mj_op_name(id), o->mode, cases - failed, cases);
+    return failed;
+}
+
+static void say(void *user, const char *line)
+{
+    (void)user;
+    fprintf(stderr, "%s\n", line);
+}
+
+int main(int argc, char **argv)
+{
+    Options o = {.mode = "nocompile", .seed = 7};
+    MjError err = MJ_ERROR_INIT;
+    MjDevice *device = NULL;
+    MjJit *jit = NULL;
+    MjCache *cache = NULL;
+    int rc = parse(argc, argv, &o), failed = 0;
+    if (rc != 0) return rc;
+    const MjMode *mode;
+    static MjOps ops;
+    MjDeviceOptions device_options = {.threads = o.threads};
+    MJ_TRY(mj_mode_find(o.mode, &mode, &err));
+    MJ_TRY(mj_cache_open(&(MjCacheOptions){0}, &cache, &err));
+    MJ_TRY(mj_device_open("cpu", &device_options, &device, &err));
+    MjJitOptions options = {.device = device, .mode = mode, .bucket = {MJ_BUCKET_EXACT, 1}, .budget = 1000, .cache = cache, .log = say};
+    MJ_TRY(mj_jit_open(&options, &jit, &err));
+    MJ_TRY(mj_ops_open(device, jit, &ops, &err));
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (int id = 0; id < MJ_OP_COUNT; id++)
+        if (!o.any || o.wanted[id]) failed += check_op(&ops, (MjOpId)id, &o);
+out:
+    if (rc != 0) fprintf(stderr, "check_ops: %s\n", err.message);
+    if (rc == MJ_ERR_MISSING) printf("skipped: %s\n", err.message);
+    mj_jit_close(jit);
+    mj_cache_close(cache);
+    mj_device_close(device);
+    return rc == MJ_ERR_MISSING ? 77 : rc != 0 ? 1 : failed != 0;
+}
