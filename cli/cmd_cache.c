@@ -1,4 +1,4 @@
-/* `mojit cache stat|list|verify|prune|clear`. */
+/* `mojit cache`: stat, list, verify, prune, clear, and the table of its subcommands. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cache/cache.h"
+#include "cli/cache_commands.h"
 #include "cli/commands.h"
 #include "cli/setup.h"
 #include "cli/table.h"
@@ -21,13 +22,21 @@ static const MjArgSpec plain_options[] = {ROOTS_ARG, JSON_ARG, END_ARG};
 static const MjArgSpec prune_options[] = {
     ROOTS_ARG, JSON_ARG, {"max-size", MJ_ARG_STRING, "SIZE", "keep at most this much, such as 500M or 2G; default 2G", 0, 0, 0}, END_ARG};
 
+static const MjArgSpec explain_options[] = {
+    ROOTS_ARG,
+    JSON_ARG,
+    {"shape", MJ_ARG_STRING, "NAME=VALUE,...", "the template's parameters, as `mojit kernels` names them", 0, 0, 0},
+    {"mode", MJ_ARG_STRING, "MODE", "compile mode; default: static", 0, 0, 0},
+    {"target", MJ_ARG_STRING, "TARGET", "cpu, sm_80, sm_90a, ...; default: cpu", 0, 0, 0},
+    END_ARG};
+
 static void on_warning(void *user, const char *line)
 {
     (void)user;
     mj_term_warn("%s", line);
 }
 
-static int open_cache(const MjArgs *args, MjCache **out, MjError *err)
+int mj_cache_command_open(const MjArgs *args, MjCache **out, MjError *err)
 {
     MjCacheOptions options = {.roots = mj_args_string(args, "roots"), .warn = on_warning};
     return mj_cache_open(&options, out, err);
@@ -88,7 +97,7 @@ static int cmd_stat(const MjArgs *args, MjError *err)
     MjCache *cache = NULL;
     MjTable *t = mj_table_open(columns);
     json_t *o = json ? json_object() : NULL;
-    MJ_TRY(open_cache(args, &cache, err));
+    MJ_TRY(mj_cache_command_open(args, &cache, err));
     MJ_TRY(mj_cache_stats_each(cache, last, stat_row, t, err));
     MJ_TRY(print_roots(cache, o, err));
     if (json) {
@@ -146,7 +155,7 @@ static int walk(const MjArgs *args, bool bad_only, MjError *err)
     int rc = 0;
     MjCache *cache = NULL;
     MjListing l = {.table = mj_table_open(bad_only ? bad_columns : columns), .bad_only = bad_only};
-    MJ_TRY(open_cache(args, &cache, err));
+    MJ_TRY(mj_cache_command_open(args, &cache, err));
     for (size_t i = 0; i < mj_cache_root_count(cache); i++) {
         if (mj_cache_root_problem(cache, i) == NULL) MJ_TRY(mj_cache_each(cache, i, list_entry, &l, err));
     }
@@ -194,7 +203,7 @@ static int cmd_prune(const MjArgs *args, MjError *err)
     MjCache *cache = NULL;
     MjCacheInfo removed = {0, 0, 0};
     if (mj_args_string(args, "max-size") != NULL) MJ_TRY(parse_size(mj_args_string(args, "max-size"), &limit, err));
-    MJ_TRY(open_cache(args, &cache, err));
+    MJ_TRY(mj_cache_command_open(args, &cache, err));
     MJ_TRY(mj_cache_prune(cache, limit, &removed, err));
     print_removed(args, &removed);
 out:
@@ -207,7 +216,7 @@ static int cmd_clear(const MjArgs *args, MjError *err)
     int rc = 0;
     MjCache *cache = NULL;
     MjCacheInfo removed = {0, 0, 0};
-    MJ_TRY(open_cache(args, &cache, err));
+    MJ_TRY(mj_cache_command_open(args, &cache, err));
     MJ_TRY(mj_cache_clear(cache, &removed, err));
     print_removed(args, &removed);
 out:
@@ -221,6 +230,11 @@ const MjCommand mj_cache_commands[] = {
     {"list", "[OPTION]...", "List the entries.", NULL, plain_options, 0, 0, cmd_list, NULL},
     {"verify", "[OPTION]...", "Check every entry; exit 1 when one is bad.", NULL, plain_options, 0, 0, cmd_verify, NULL},
     {"prune", "[OPTION]...", "Remove entries, longest unused first, down to a size.", NULL, prune_options, 0, 0, cmd_prune, NULL},
+    {"export", "FILE [OPTION]...", "Write all entries into one archive (tar, zstd).", NULL, plain_options, 1, 1, mj_cmd_cache_export, NULL},
+    {"import", "FILE [OPTION]...", "Take in an archive, checked entry by entry; refused whole if anything is off.", NULL, plain_options,
+     1, 1, mj_cmd_cache_import, NULL},
+    {"explain", "TEMPLATE [OPTION]...", "Say whether a kernel is there, and for a miss what differs from the nearest entry.", NULL,
+     explain_options, 1, 1, mj_cmd_cache_explain, NULL},
     {"clear", "[OPTION]...", "Remove every entry of the first root.", NULL, plain_options, 0, 0, cmd_clear, NULL},
     {NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},
 };

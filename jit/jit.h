@@ -75,6 +75,10 @@ int mj_jit_plan_text(const MjJit *jit, int i, char *buf, size_t cap); /* canonic
  * parallel over `jobs`. Stops at the first error with the full message. */
 int mj_jit_prepare(MjJit *jit, MjError *err) MJ_MUST_CHECK;
 
+/* The labelled text of a request's key under this mode, malloc'd: what mj_cache_key hashes. */
+int mj_jit_key_text(MjJit *jit, const MjRequest *req, char **out, MjError *err) MJ_MUST_CHECK;
+int mj_jit_plan_key_text(MjJit *jit, int i, char **out, MjError *err) MJ_MUST_CHECK; /* of the plan's i-th spec */
+
 /* Step boundaries: counters are kept per step; `tiered` swaps kernels in here. Ends the current step. */
 void mj_jit_step(MjJit *jit);
 

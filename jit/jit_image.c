@@ -105,6 +105,30 @@ static int key_text(MjJit *jit, const Image *image, char **out, MjError *err)
     return 0;
 }
 
+int mj_jit_key_text(MjJit *jit, const MjRequest *req, char **out, MjError *err)
+{
+    Image image = {.tmpl = req->tmpl};
+    int rc = mj_template_check(req->tmpl, req->values, err);
+
+    if (rc != 0) return rc;
+    pthread_mutex_lock(&jit->mutex);
+    mj_jit_bind(jit, req, image.bound);
+    rc = key_text(jit, &image, out, err);
+    pthread_mutex_unlock(&jit->mutex);
+    return rc;
+}
+
+int mj_jit_plan_key_text(MjJit *jit, int i, char **out, MjError *err)
+{
+    Image image = {.tmpl = jit->plan[i]->tmpl};
+
+    memcpy(image.bound, jit->plan[i]->bound, sizeof image.bound);
+    pthread_mutex_lock(&jit->mutex);
+    int rc = key_text(jit, &image, out, err);
+    pthread_mutex_unlock(&jit->mutex);
+    return rc;
+}
+
 static int load(MjJit *jit, Image *image, const void *bytes, size_t len, MjError *err)
 {
     MjDevice *dev = jit->opt.device;
