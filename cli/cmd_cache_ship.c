@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache/archive.h"
+#include "cache/ship.h"
 #include "cache/explain.h"
 #include "cli/cache_commands.h"
 #include "cli/setup.h"

@@ -1,4 +1,4 @@
-#include "cache/archive.h"
+#include "cache/ship.h"
 
 #include <archive.h>
 #include <archive_entry.h>

@@ -1,6 +1,6 @@
 /* Shipping a cache: one archive (tar, zstd) of entries, verified entry by entry on the way in. */
-#ifndef MJ_CACHE_ARCHIVE_H
-#define MJ_CACHE_ARCHIVE_H
+#ifndef MJ_CACHE_SHIP_H
+#define MJ_CACHE_SHIP_H
 
 #include "cache/cache.h"
 
