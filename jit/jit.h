@@ -64,6 +64,9 @@ typedef struct MjLaunchRecord {
 
 int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
 
+const char *mj_jit_target(const MjJit *jit); /* what images are compiled for; lives as long as the JIT */
+void mj_jit_note(const MjJit *jit, const char *line); /* hands a layer's line to the log of the options */
+
 /* Recording: between begin and end mj_jit_get adds the spec to the plan and returns a record whose fn is NULL; ops then
  * skip the launch. The plan of a configuration is what a recorded step asks for. */
 void mj_jit_record_begin(MjJit *jit);

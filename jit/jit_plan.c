@@ -20,6 +20,16 @@ bool mj_jit_recording(const MjJit *jit)
     return atomic_load(&jit->recording);
 }
 
+const char *mj_jit_target(const MjJit *jit)
+{
+    return jit->target;
+}
+
+void mj_jit_note(const MjJit *jit, const char *line)
+{
+    if (jit->opt.log) jit->opt.log(jit->opt.log_user, line);
+}
+
 int mj_jit_plan_size(const MjJit *jit)
 {
     return jit->n_plan;

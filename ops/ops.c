@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,7 +74,7 @@ int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err)
     memset(out, 0, sizeof *out);
     out->device = device;
     out->jit = jit;
-    out->family = device != NULL ? device->ops->info(device)->family : MJ_FAMILY_CPU;
+    out->family = device != NULL ? device->ops->info(device)->family : mj_target_family(mj_jit_target(jit));
     for (int i = 0; i < MJ_OP_COUNT; i++) assert(mj_op_rows[i]->id == (MjOpId)i);
     return 0;
 }
@@ -220,6 +221,20 @@ static int check_outputs(MjOps *ops, const MjOpRow *row, const void *args, const
     return 0;
 }
 
+/* A plan for a target that lacks a template of an op holds all the others, and says so once. */
+static int plan_without(MjOps *ops, const MjOpRow *row, MjError *err)
+{
+    char line[256];
+    if ((ops->missing >> row->id & 1) == 0) {
+        (void)snprintf(line, sizeof line, "op %s has no template for %s yet: it is left out of the plan", row->name,
+                       mj_jit_target(ops->jit));
+        mj_jit_note(ops->jit, line);
+        ops->missing |= (uint64_t)1 << row->id;
+    }
+    mj_error_clear(err);
+    return 0;
+}
+
 int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, const char *what, MjError *err)
 {
     const MjOpRow *row = mj_op_rows[id];
@@ -227,8 +242,9 @@ int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, con
     (void)args_bytes;
     const MjOpBinding *b = NULL;
     int rc = find_binding(ops, row, args, &b, err);
-    if (rc != 0) return rc;
     const bool recording = mj_jit_recording(ops->jit);
+    if (rc == MJ_ERR_MISSING && recording && ops->device == NULL) return plan_without(ops, row, err);
+    if (rc != 0) return rc;
     if (!recording && ops->device == NULL)
         return mj_error(err, MJ_ERR_USAGE, "op %s: no device to launch on; without one, a plan can only be recorded", row->name);
     uint64_t start = 0;

@@ -50,6 +50,7 @@ typedef struct MjOps {
     bool profile;       /* synchronises around every launch */
     MjOpProfile profiles[MJ_OP_COUNT];
     MjOpBinding bindings[MJ_OP_COUNT][MJ_OP_TEMPLATES]; /* private */
+    uint64_t missing;   /* bit an op: a plan without a device went on without it, as this family has no template for it */
     bool check_finite;  /* after each op, name the first that produced a NaN or infinity (used to explain a NaN loss) */
 } MjOps;
 
