@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
+#include "cache/explain.h"
+#include "cache/ship.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/str.h"
@@ -430,6 +432,88 @@ static void stale_temporaries_go(void **state)
     mj_cache_close(cache);
 }
 
+static void archives_are_all_or_nothing(void **state)
+{
+    (void)state;
+    char file[200], list[300], *bytes = NULL, *spare = NULL;
+    size_t len = 0;
+    MjArchiveCount out, in;
+    MjError err = MJ_ERROR_INIT;
+    MjCache *cache = open_roots(root);
+
+    for (int i = 0; i < 5; i++) put(cache, i);
+    mj_cache_close(cache);
+    snprintf(list, sizeof list, "%s:%s", second, root);
+    cache = open_roots(list);
+    put(cache, 0); /* in both roots: goes out once */
+    snprintf(file, sizeof file, "%s/cache.tar.zst", base);
+    if (mj_cache_export(cache, file, NULL, NULL, &out, &err) != 0) fail_msg("%s", err.message);
+    assert_int_equal(out.entries, 5);
+    mj_cache_close(cache);
+    fresh(NULL);
+    cache = open_roots(root);
+    put(cache, 3);
+    if (mj_cache_import(cache, file, &in, &err) != 0) fail_msg("%s", err.message);
+    assert_int_equal(in.entries, 5);
+    assert_int_equal(in.already, 1);
+    for (int i = 0; i < 5; i++) assert_int_equal(get(cache, i), MJ_CACHE_HIT);
+    mj_cache_close(cache);
+    /* Damaged anywhere: refused whole. (Bits of the container that carry no content may change nothing.) */
+    fresh(NULL);
+    cache = open_roots(root);
+    assert_int_equal(mj_fs_read(file, &bytes, &len, NULL), 0);
+    spare = mj_xmalloc(len);
+    int refused = 0;
+    for (size_t at = 0; at < len; at += len / 60 + 1) {
+        memcpy(spare, bytes, len);
+        spare[at] ^= 0x10;
+        overwrite(file, spare, at % 2 ? len : at);
+        if (mj_cache_import(cache, file, &in, &err) == 0) {
+            for (int i = 0; i < 5; i++) assert_int_equal(get(cache, i), MJ_CACHE_HIT);
+            assert_int_equal(mj_cache_clear(cache, NULL, NULL), 0);
+        } else {
+            refused++;
+        }
+        for (int i = 0; i < 5; i++) assert_int_equal(get(cache, i), MJ_CACHE_MISS);
+    }
+    assert_true(refused > 20);
+    overwrite(file, bytes, len);
+    if (mj_cache_import(cache, file, &in, &err) != 0) fail_msg("%s", err.message);
+    assert_int_equal(in.entries, 5);
+    assert_int_equal(in.already, 0);
+    free(bytes);
+    free(spare);
+    mj_error_clear(&err);
+    mj_cache_close(cache);
+}
+
+static void misses_are_explained(void **state)
+{
+    (void)state;
+    MjExplanation e;
+    static const char stored[] = "abi: 1\ntemplate: t\nspec: t K=64\ncompiler: gcc 12\nflags: -O3\n";
+    MjCache *cache = open_roots(root);
+
+    assert_int_equal(mj_cache_put(cache, stored, image, 100, NULL, 0, NULL), 0);
+    assert_int_equal(mj_cache_put(cache, "abi: 1\ntemplate: u\nspec: t K=64\ncompiler: gcc 13\nflags: -O3\n", image, 100, NULL, 0, NULL), 0);
+    assert_int_equal(mj_cache_explain(cache, stored, &e, NULL), 0);
+    assert_true(e.hit);
+    assert_non_null(e.path);
+    assert_int_equal(e.difference.len, 0);
+    mj_explanation_free(&e);
+    static const char newer[] = "abi: 1\ntemplate: t\nspec: t K=64\ncompiler: gcc 13\nflags: -O3\n";
+    assert_int_equal(mj_cache_explain(cache, newer, &e, NULL), 0);
+    assert_false(e.hit);
+    assert_non_null(e.path);
+    assert_string_equal(e.difference.data, "compiler: gcc 12 -> gcc 13\n");
+    mj_explanation_free(&e);
+    assert_int_equal(mj_cache_explain(cache, "abi: 1\ntemplate: v\n", &e, NULL), 0);
+    assert_false(e.hit);
+    assert_null(e.path);
+    mj_explanation_free(&e);
+    mj_cache_close(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,6 +527,8 @@ int main(void)
         cmocka_unit_test_setup(dead_and_stopped_holders, fresh),
         cmocka_unit_test_setup(pruning_removes_the_oldest, fresh),
         cmocka_unit_test_setup(stale_temporaries_go, fresh),
+        cmocka_unit_test_setup(archives_are_all_or_nothing, fresh),
+        cmocka_unit_test_setup(misses_are_explained, fresh),
     };
 
     /* In memory where that is possible: thousands of fsyncs are waited for. */
