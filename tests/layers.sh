@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fails on an include that goes up:  cli > bench > train > ops > jit > cache > runtime > runtime/base.
 # cache knows nothing of kernels; only jit/jit.c and its jit/jit_*.c know the cache; of kernels_src only kernel_args.h and
-# gemm_tile.h are shared, with ops and above.      usage: layers.sh CHECKOUT
+# *_tile.h are shared, with ops and above.      usage: layers.sh CHECKOUT
 set -uo pipefail
 export LC_ALL=C
 
@@ -23,8 +23,8 @@ check() { # CHECKOUT: prints each offence, fails if there was one
         if (target !~ /\//) next # beside the file itself
         from = layer(file); to = layer(target); why = ""
         if (to == "kernels_src") {
-            if (target !~ /^kernels_src\/(kernel_args|gemm_tile)\.h$/) why = "host code may include only kernel_args.h and gemm_tile.h"
-            else if (rank[from] < rank["ops"]) why = "kernel_args.h and gemm_tile.h are for ops and above"
+            if (target !~ /^kernels_src\/(kernel_args|[a-z]+_tile)\.h$/) why = "host code may include only kernel_args.h and *_tile.h"
+            else if (rank[from] < rank["ops"]) why = "kernel_args.h and *_tile.h are for ops and above"
         } else if (!(to in rank)) why = "unknown folder " to
         else if (rank[to] > rank[from]) why = from " is below " to
         else if (from == "jit" && to == "cache" && file !~ /^jit\/jit(_[a-z0-9_]+)?\.[ch]$/)
