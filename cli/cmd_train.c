@@ -120,6 +120,17 @@ static void log_end(MjTrainView *v, const MjTrainTotals *t)
                   mj_format_bytes((double)t->predicted_bytes, want));
     put_log(v, mj_str_text(&s), false);
     mj_str_clear(&s);
+    if (t->jit.deferred > 0) {
+        mj_str_printf(&s, "tiered: %llu stalls avoided | %llu steps on generic kernels | ", (unsigned long long)t->jit.deferred,
+                      (unsigned long long)t->jit.generic_steps);
+        if (t->jit.specialised_at > 0) {
+            mj_str_printf(&s, "fully specialised from step %llu", (unsigned long long)t->jit.specialised_at);
+        } else {
+            mj_str_puts(&s, "not fully specialised when the run ended");
+        }
+        put_log(v, mj_str_text(&s), false);
+        mj_str_clear(&s);
+    }
     if (isfinite(t->held_out_bits_per_byte) && isfinite(t->order1_bits_per_byte)) {
         mj_str_printf(&s, "held-out bits per byte: %.4f; order-1 entropy of the same text: %.4f (%s)",
                       t->held_out_bits_per_byte, t->order1_bits_per_byte,

@@ -102,6 +102,9 @@ static json_t *totals_json(const MjTrainTotals *t)
     json_object_set_new(o, "compiles_after_ahead", json_integer((json_int_t)c->after_ahead));
     json_object_set_new(o, "compiler_loads", json_integer((json_int_t)c->compiler_loads));
     json_object_set_new(o, "generic_launches", json_integer((json_int_t)c->generic_launches));
+    json_object_set_new(o, "stalls_avoided", json_integer((json_int_t)c->deferred));
+    json_object_set_new(o, "generic_steps", json_integer((json_int_t)c->generic_steps));
+    json_object_set_new(o, "specialised_at_step", c->specialised_at > 0 ? json_integer((json_int_t)c->specialised_at) : json_null());
     json_object_set_new(o, "budget_unbound", json_integer((json_int_t)c->budget_unbound));
     json_object_set_new(o, "corrupt_entries", json_integer((json_int_t)c->corrupt_entries));
     const struct {

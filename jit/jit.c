@@ -425,12 +425,18 @@ void mj_jit_step_counters(const MjJit *jit, MjJitCounters *last_step)
 void mj_jit_step(MjJit *jit)
 {
     pthread_mutex_lock(&jit->mutex);
+    bool waiting = jit->deferred != NULL;
+    jit->counters.boundaries++;
+    jit->counters.generic_steps += waiting;
     mj_jit_swap_ready(jit);
+    if (jit->deferred || jit->generic_for_good) jit->counters.specialised_at = 0;
+    else if (waiting) jit->counters.specialised_at = jit->counters.boundaries;
     MjJitCounters now = totals(jit);
     jit->last_step = (MjJitCounters){SINCE(requests), SINCE(memory_hits), SINCE(disk_hits), SINCE(misses), SINCE(compiles),
                                      SINCE(compile_errors), SINCE(corrupt_entries), SINCE(generic_launches), SINCE(stalls),
                                      SINCE(budget_unbound), SINCE(compiler_loads), SINCE(background_swaps), SINCE(compile_s),
-                                     SINCE(stall_ms), SINCE(load_ms), SINCE(after_ahead)};
+                                     SINCE(stall_ms), SINCE(load_ms), SINCE(after_ahead), SINCE(boundaries), SINCE(deferred),
+                                     SINCE(generic_steps), .specialised_at = now.specialised_at};
     jit->step_start = now;
     pthread_mutex_unlock(&jit->mutex);
 }

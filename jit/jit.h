@@ -92,6 +92,10 @@ typedef struct MjJitCounters {
     double stall_ms;  /* time that launches waited for compiles */
     double load_ms;   /* time to read and load images */
     uint64_t after_ahead; /* compiles after mj_jit_prepare finished: static's promise says 0 */
+    /* tiered: boundaries = calls of mj_jit_step so far. */
+    uint64_t boundaries, deferred; /* launches that would have waited for a compile, and ran generic instead */
+    uint64_t generic_steps;        /* steps in which a deferred kernel still ran generic */
+    uint64_t specialised_at;       /* `boundaries` when the last deferred kernel had been swapped in; 0 = not (yet) */
 } MjJitCounters;
 void mj_jit_counters(const MjJit *jit, MjJitCounters *total);
 void mj_jit_step_counters(const MjJit *jit, MjJitCounters *last_step); /* the step that mj_jit_step ended last */

@@ -104,6 +104,7 @@ struct MjJit {
     int n_workers;
     Deferred *deferred;
     bool stopping;
+    bool generic_for_good; /* a background compile failed */
 };
 
 void mj_jit_say(MjJit *jit, const char *fmt, ...) MJ_PRINTF(2, 3);

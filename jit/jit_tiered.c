@@ -52,6 +52,7 @@ void mj_jit_defer(MjJit *jit, TableSlot *slot, Image *image)
     d->image = image;
     d->next = jit->deferred;
     jit->deferred = d;
+    jit->counters.deferred++;
     if (!jit->workers) start_workers(jit);
     pthread_cond_broadcast(&jit->changed);
 }
@@ -69,6 +70,8 @@ void mj_jit_swap_ready(MjJit *jit)
             mj_jit_keep(jit, record);
             atomic_store_explicit(&d->slot->record, record, memory_order_release);
             jit->counters.background_swaps++;
+        } else {
+            jit->generic_for_good = true;
         }
         *at = d->next;
         free(d);

@@ -334,6 +334,12 @@ static void tiered_swaps_between_steps(void **state)
     assert_false(generic);
     assert_int_equal(counters(jit).stalls, 0);
     assert_int_equal(counters(jit).compiles, 1);
+    assert_int_equal(counters(jit).deferred, 1);
+    assert_true(counters(jit).specialised_at >= 1);
+    assert_int_equal(counters(jit).specialised_at, counters(jit).boundaries);
+    assert_int_equal(counters(jit).generic_steps, counters(jit).boundaries);
+    mj_jit_step(jit);
+    assert_int_equal(counters(jit).generic_steps, counters(jit).boundaries - 1);
     mj_jit_close(jit);
     mj_cache_close(cache);
 }
