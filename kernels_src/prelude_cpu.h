@@ -183,13 +183,16 @@ MJ_FN float mj_lanes_sum(const MjLanes *a)
     for (int32_t t = 0; t < 4; t++) s[t] += s[t + 4];
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
+/* Compared as integers that order like the floats, which compilers turn into a tree of vector maxima. No NaN. */
 MJ_FN float mj_lanes_max(const MjLanes *a)
 {
-    float s[64];
-    for (int32_t t = 0; t < 64; t++) s[t] = a->v[t] > a->v[t + 64] ? a->v[t] : a->v[t + 64];
-    for (int32_t half = 32; half > 0; half /= 2)
-        for (int32_t t = 0; t < half; t++) s[t] = s[t] > s[t + half] ? s[t] : s[t + half];
-    return s[0];
+    int32_t most = INT32_MIN;
+    MJ_FOR_LANES(l) {
+        const int32_t bits = (int32_t)mj_f32_bits(a->v[l]);
+        const int32_t ordered = bits ^ ((bits >> 31) & 0x7fffffff);
+        most = ordered > most ? ordered : most;
+    }
+    return mj_bits_f32((uint32_t)(most ^ ((most >> 31) & 0x7fffffff)));
 }
 
 /* Exchanges column j with column j ^ half (half = 32 or 64), as half-split RoPE needs. */
