@@ -333,6 +333,7 @@ static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord 
         image = mj_jit_image(jit, req->tmpl, bound);
     }
     compiles = jit->counters.compiles;
+    bool ready = image && image->state == IMAGE_READY;
     bool use_generic = mode->miss == MJ_MISS_GENERIC || (mode->miss == MJ_MISS_DEFER && image->state != IMAGE_READY);
     pthread_mutex_unlock(&jit->mutex);
 
@@ -354,7 +355,7 @@ static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord 
         slot = mj_table_insert(&jit->table, req, record);
         if (use_generic && mode->miss == MJ_MISS_DEFER) mj_jit_defer(jit, slot, image);
     }
-    if (mode->miss == MJ_MISS_COMPILE) {
+    if (mode->miss == MJ_MISS_COMPILE && !ready) {
         jit->counters.stall_ms += (double)(mj_clock_ns() - start) * 1e-6;
         jit->counters.stalls += jit->counters.compiles > compiles;
     }
