@@ -3,7 +3,7 @@
 # needs neither root nor a network, when everything is there. Changes nothing but packages.
 #
 #   tools/setup.sh          what the build, the demo and the tests need
-#   tools/setup.sh --dev    and what .ci/run uses besides (clang, a C++ compiler for the header test)
+#   tools/setup.sh --dev    and what .ci/run uses besides (clang and its sanitizers, a C++ compiler)
 set -euo pipefail
 
 usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
@@ -51,6 +51,7 @@ need optional libopenblas-dev have_file '/usr/lib/*/libopenblas.so*'
 if ((dev)); then
     need optional g++ have_command g++
     need optional clang have_command clang
+    need optional libclang-rt-dev have_file '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*'
 fi
 
 if ((${#missing[@]} + ${#optional[@]} == 0)); then
