@@ -36,29 +36,32 @@ static int timed(MjDevice *device, const MjLaunchRecord *record, float *out, uin
     return rc;
 }
 
-int mj_peak_measure(MjDevice *device, MjJit *jit, double *flops, MjError *err) {
+static uint32_t blocks(const MjDevice *device) {
+    return (uint32_t)(device->ops->info(device)->units * BLOCKS_PER_UNIT);
+}
+
+size_t mj_peak_scratch_bytes(const MjDevice *device) { return blocks(device) * sizeof(float); }
+
+int mj_peak_measure(MjDevice *device, MjJit *jit, void *scratch, double *flops, MjError *err) {
     int rc = 0;
     const MjDeviceInfo *info = device->ops->info(device);
     const MjLaunchRecord *record = NULL;
-    void *out = NULL;
     double seconds = 0, best = 0;
-    uint32_t grid = (uint32_t)(info->units * BLOCKS_PER_UNIT);
+    uint32_t grid = blocks(device);
     if (info->family != MJ_FAMILY_CPU) {
         return mj_error(err, MJ_ERR_MISSING, "the bf16 peak of %s is not in the table of known devices", info->name);
     }
     MJ_TRY(get(jit, &record, err));
-    MJ_TRY(device->ops->alloc(device, grid * sizeof(float), "peak", &out, err));
     int32_t iterations = 2000;
-    MJ_TRY(timed(device, record, out, grid, iterations, &seconds, err));
+    MJ_TRY(timed(device, record, scratch, grid, iterations, &seconds, err));
     double scaled = iterations * RUN_S / seconds;
     iterations = scaled < 1e8 ? (int32_t)scaled + 1 : 100000000;
     for (int i = 0; i < RUNS; i++) {
-        MJ_TRY(timed(device, record, out, grid, iterations, &seconds, err));
+        MJ_TRY(timed(device, record, scratch, grid, iterations, &seconds, err));
         double rate = (double)grid * iterations * MJ_PEAK_FLOPS_PER_ITERATION / seconds;
         if (rate > best) best = rate;
     }
     *flops = best;
 out:
-    if (out != NULL) device->ops->free(device, out);
     return rc;
 }

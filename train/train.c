@@ -28,6 +28,7 @@ struct MjTrain {
     MjTrainTotals totals;
     int32_t next_step;
     uint64_t start_ns, run_ns;
+    void *peak_scratch;
     atomic_int stop;
 };
 
@@ -64,7 +65,6 @@ static int open_data(MjTrain *t, MjError *err) {
     bool bytes = mj_tokens_byte_level(t->held_out);
     mj_plan_eval_loader(c, bytes, &opt);
     MJ_TRY(mj_loader_open(t->held_out, &opt, &t->eval_loader, err));
-    if (bytes) MJ_TRY(mj_tokens_order1_entropy(t->held_out, &t->totals.order1_bits_per_byte, err));
 out:
     return rc;
 }
@@ -86,7 +86,7 @@ static void find_peak(MjTrain *t) {
     const MjDeviceInfo *info = t->device->ops->info(t->device);
     t->totals.bf16_peak_flops = info->bf16_peak_flops;
     if (info->bf16_peak_flops > 0) return;
-    if (mj_peak_measure(t->device, t->jit, &t->totals.bf16_peak_flops, &err) != 0) {
+    if (mj_peak_measure(t->device, t->jit, t->peak_scratch, &t->totals.bf16_peak_flops, &err) != 0) {
         char line[1200];
         (void)snprintf(line, sizeof line, "bf16_mfu is n/a: %s", err.message);
         say(t, line);
@@ -126,6 +126,7 @@ static int open_all(MjTrain *t, MjError *err) {
     MJ_TRY(compile_ahead(t, mode, err));
     MJ_TRY(mj_model_init(t->model, (uint64_t)c->train.seed, err));
     MJ_TRY(mj_peak_record(t->jit, t->ops.family, err));
+    MJ_TRY(t->device->ops->alloc(t->device, mj_peak_scratch_bytes(t->device), "peak", &t->peak_scratch, err));
     mj_jit_step(t->jit);
     memset(t->ops.profiles, 0, sizeof t->ops.profiles);
 out:
@@ -159,6 +160,7 @@ void mj_train_close(MjTrain *t) {
     mj_loader_close(t->eval_loader);
     mj_tokens_close(t->train_tokens);
     mj_tokens_close(t->held_out);
+    if (t->peak_scratch != NULL) t->device->ops->free(t->device, t->peak_scratch);
     if (t->jit != NULL) mj_jit_close(t->jit);
     mj_device_close(t->device);
     free(t);
@@ -235,7 +237,10 @@ static int evaluate(MjTrain *t, MjError *err) {
     }
     MjEvalMetrics m = {.step = t->next_step, .loss = nats / (double)targets, .bits_per_byte = NAN, .tokens = targets,
                        .seconds = (double)(mj_clock_ns() - from) * 1e-9};
-    if (mj_tokens_byte_level(t->held_out)) m.bits_per_byte = m.loss / log(2);
+    if (mj_tokens_byte_level(t->held_out)) {
+        m.bits_per_byte = m.loss / log(2);
+        MJ_TRY(mj_tokens_order1_entropy_of(t->held_out, targets, &t->totals.order1_bits_per_byte, err));
+    }
     t->totals.held_out_bits_per_byte = m.bits_per_byte;
     if (t->opt.callbacks.eval != NULL) t->opt.callbacks.eval(t->opt.callbacks.user, &m);
 out:

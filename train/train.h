@@ -43,7 +43,7 @@ typedef struct MjTrainTotals {
     int32_t steps_done;
     double last_loss;
     double held_out_bits_per_byte;   /* of the last evaluation; NaN if none */
-    double order1_bits_per_byte;     /* entropy of the held-out text, previous byte known; NaN if unknown */
+    double order1_bits_per_byte;     /* entropy of the bytes that were evaluated, previous byte known; NaN before */
     double compile_s;                /* sum over compiles */
     double plan_s;                   /* wall time of the compile ahead of step 0 */
     double open_s;                   /* from mj_train_open to its return */

@@ -45,9 +45,12 @@ static int run(const MjConfig *config, Run *out, MjError *err) {
     *out = (Run){0};
     MjTrainOptions opt = {.config = *config, .cache = fixture.cache, .callbacks = {.user = out, .step = on_step, .eval = on_eval}};
     MJ_TRY(mj_train_open(&opt, &t, err));
-    MJ_TRY(mj_train_run(t, err));
-    MJ_TRY(mj_train_weights(t, &out->weights, &out->n_weights, err));
     mj_train_totals(t, &out->totals);
+    size_t opened = out->totals.peak_bytes;
+    MJ_TRY(mj_train_run(t, err));
+    mj_train_totals(t, &out->totals);
+    if (out->totals.peak_bytes != opened) fail_msg("the step loop allocated %zu bytes", out->totals.peak_bytes - opened);
+    MJ_TRY(mj_train_weights(t, &out->weights, &out->n_weights, err));
 out:
     mj_train_close(t);
     return rc;
