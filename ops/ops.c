@@ -12,6 +12,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/nearest.h"
+#include "runtime/device_cpu.h"
 
 #define CUDA_THREADS 256
 #define CUDA_WARPS (CUDA_THREADS / 32)
@@ -68,6 +69,20 @@ void mj_op_cost(const MjOpRow *row, const void *args, double *flops, double *byt
     }
 }
 
+/* The workers' scratch for every op, now, so that no launch in a step loop has to grow it. Sizes that depend on a launch's
+ * arguments are smaller than the constant ones of the matrix ops. */
+static int reserve_scratch(MjDevice *device, MjFamily family, MjError *err)
+{
+    static const char none[MJ_MAX_ARG_BYTES];
+    size_t most = 0;
+    for (int i = 0; i < MJ_OP_COUNT; i++) {
+        if (mj_op_rows[i]->shared == NULL) continue;
+        size_t bytes = mj_op_rows[i]->shared(family, none);
+        if (bytes > most) most = bytes;
+    }
+    return mj_device_cpu_reserve_scratch(device, most, err);
+}
+
 int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err)
 {
     if (jit == NULL) return mj_error(err, MJ_ERR_USAGE, "ops: no JIT given: open one with mj_jit_open first");
@@ -76,6 +91,7 @@ int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err)
     out->jit = jit;
     out->family = device != NULL ? device->ops->info(device)->family : mj_target_family(mj_jit_target(jit));
     for (int i = 0; i < MJ_OP_COUNT; i++) assert(mj_op_rows[i]->id == (MjOpId)i);
+    if (device != NULL && strcmp(device->ops->kind, "cpu") == 0) return reserve_scratch(device, out->family, err);
     return 0;
 }
 
