@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs docs/adding-a-kernel.md: writes its "file" blocks, runs its "sh" blocks, compares its "output" blocks with what the
-# last "sh" block printed.      usage: adding_a_kernel.sh CHECKOUT BUILD
+# last "sh" block printed.      usage: adding_a_kernel.sh CHECKOUT BUILD [CFLAGS]
 set -euo pipefail
 checkout=$1 build=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 export MOJIT_CACHE=$work/cache PATH=$build/cli:$PATH LD_LIBRARY_PATH=$build${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export MOJIT_FLAGS="-I$checkout/include -L$build -lmojit ${MOJIT_TEST_CFLAGS-}"
+export MOJIT_FLAGS="-I$checkout/include -L$build -lmojit ${3-}"
 
 awk '
     /^```file / { kind = "file"; name = $2; next }
