@@ -93,8 +93,12 @@ static int make_current(CudaDevice *d, MjError *err) {
 
 /* An error that may come from any launch since the last synchronisation: name the candidates, newest first. */
 static int async_error(CudaDevice *d, MjCuResult r, const char *call, const char *what, MjError *err) {
-    int rc = mj_cuda_error(d->cu, r, call, what, err);
-    if (err == NULL || d->launches == 0 || r < MJ_CU_ILLEGAL_ADDRESS) return rc;
+    const bool of_a_kernel = r == MJ_CU_ECC_UNCORRECTABLE || r == MJ_CU_NVLINK_UNCORRECTABLE || r == MJ_CU_CONTAINED ||
+                             (r >= MJ_CU_ILLEGAL_ADDRESS && r <= MJ_CU_LAUNCH_FAILED);
+    char name[48];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(call, "("), call); /* "cuMemAlloc(&ptr, bytes)": the name only */
+    int rc = mj_cuda_error(d->cu, r, name, what, err);
+    if (err == NULL || d->launches == 0 || !of_a_kernel) return rc;
     MjStr list = MJ_STR_INIT;
     uint64_t shown = d->launches < RECENT_LAUNCHES ? d->launches : RECENT_LAUNCHES;
     if (d->sync_launches) shown = 1;

@@ -1,5 +1,5 @@
 /* Every op against its double-precision reference: check_ops [OP...] [--mode M] [--seed N] [--shape a=1,b=2]
- * [--threads N] [--bench]. One line an op; a failing case prints what was wanted, what came, and how to run just that. */
+ * [--threads N] [--device D] [--bench]. One line an op; a failing case prints what was wanted, what came, and how to run just that. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "ops/check.h"
 
 typedef struct Options {
-    const char *mode, *shape;
+    const char *mode, *shape, *device;
     uint64_t seed;
     int threads;
     bool bench, wanted[MJ_OP_COUNT], any;
@@ -17,8 +17,8 @@ typedef struct Options {
 
 static int usage(const char *why)
 {
-    fprintf(stderr, "check_ops: %s\nusage: check_ops [OP...] [--mode static|dynamic|nocompile] [--seed N] [--shape a=1,b=2] "
-                    "[--threads N] [--bench]\n", why);
+    fprintf(stderr, "check_ops: %s\nusage: check_ops [OP...] [--mode static|dynamic|nocompile|unbound] [--seed N] [--shape a=1,b=2] "
+                    "[--threads N] [--device D] [--bench]\n", why);
     return 2;
 }
 
@@ -32,6 +32,7 @@ static int parse(int argc, char **argv, Options *o)
         } else if (strncmp(argv[i], "--", 2) == 0) {
             if (i + 1 == argc) return usage("an option needs a value");
             if (strcmp(argv[i], "--mode") == 0) o->mode = argv[++i];
+            else if (strcmp(argv[i], "--device") == 0) o->device = argv[++i];
             else if (strcmp(argv[i], "--shape") == 0) o->shape = argv[++i];
             else if (strcmp(argv[i], "--seed") == 0) o->seed = strtoull(argv[++i], NULL, 10);
             else if (strcmp(argv[i], "--threads") == 0) o->threads = atoi(argv[++i]);
@@ -104,7 +105,7 @@ static void say(void *user, const char *line)
 
 int main(int argc, char **argv)
 {
-    Options o = {.mode = "nocompile", .seed = 7};
+    Options o = {.mode = "nocompile", .device = "cpu", .seed = 7};
     MjError err = MJ_ERROR_INIT;
     MjDevice *device = NULL;
     MjJit *jit = NULL;
@@ -114,9 +115,12 @@ int main(int argc, char **argv)
     const MjMode *mode;
     static MjOps ops;
     MjDeviceOptions device_options = {.threads = o.threads};
-    MJ_TRY(mj_mode_find(o.mode, &mode, &err));
+    /* Nothing bound, compiled here: the code of the generic builds, also where none is embedded. */
+    static const MjMode unbound = {.name = "unbound", .pad = MJ_PAD_NONE, .miss = MJ_MISS_COMPILE};
+    if (strcmp(o.mode, unbound.name) == 0) mode = &unbound;
+    else MJ_TRY(mj_mode_find(o.mode, &mode, &err));
     MJ_TRY(mj_cache_open(&(MjCacheOptions){0}, &cache, &err));
-    MJ_TRY(mj_device_open("cpu", &device_options, &device, &err));
+    MJ_TRY(mj_device_open(o.device, &device_options, &device, &err));
     MjJitOptions options = {.device = device, .mode = mode, .bucket = {MJ_BUCKET_EXACT, 1}, .budget = 1000, .cache = cache, .log = say};
     MJ_TRY(mj_jit_open(&options, &jit, &err));
     MJ_TRY(mj_ops_open(device, jit, &ops, &err));

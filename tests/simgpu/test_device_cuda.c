@@ -127,7 +127,9 @@ static const Case cases[] = {
     {"h200", "cuda", {{"MOJIT_SIMGPU_NAME", "NVIDIA H200"}}, 0, "", is_h200},
     {"two_devices", "cuda", {{"MOJIT_SIMGPU_DEVICES", "2"}}, 0, "", two_devices},
     {"long_copy", "cuda", {{"MOJIT_SIMGPU_PROTECT", "1"}}, 0, "", long_copy},
-    {"lost_device", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE, "the device is lost to this process", lose_it},
+    {"lost_device", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE,
+     "one of the last launches (newest first) rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0: cuStreamSynchronize: "
+     "CUDA_ERROR_ECC_UNCORRECTABLE (214)", lose_it},
     {"lost_in_sync", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}, {"MOJIT_CUDA_SYNC", "1"}}, MJ_ERR_DEVICE, "ECC_UNCORRECTABLE", lose_it},
     {"no_such_kernel", "cuda", {{NULL}}, MJ_ERR_DEVICE, "the image has no kernel 'kernel_that_is_not_there'", no_such_kernel},
 };
