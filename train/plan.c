@@ -36,19 +36,34 @@ static int record_sizes(MjStep *s, MjLoader *loader, int64_t batches, int64_t ma
     return 0;
 }
 
-static int record_data(MjStep *s, const MjConfig *c, const MjTokens *tokens, bool train, MjError *err) {
+static int record_held_out(MjStep *s, const MjConfig *c, const MjTokens *tokens, MjError *err) {
     int rc = 0;
     MjLoader *loader = NULL;
     MjLoaderOptions opt;
     bool *seen = mj_xcalloc((size_t)s->model->d.max_tokens + 1, sizeof *seen);
-    int64_t batches = train ? (int64_t)c->train.steps * c->train.grad_accum : INT64_MAX;
-    if (train) {
-        mj_plan_train_loader(c, &opt);
-    } else {
-        mj_plan_eval_loader(c, mj_tokens_byte_level(tokens), &opt);
-    }
+    mj_plan_eval_loader(c, mj_tokens_byte_level(tokens), &opt);
     MJ_TRY(mj_loader_open(tokens, &opt, &loader, err));
-    MJ_TRY(record_sizes(s, loader, batches, train ? INT64_MAX : c->train.eval_tokens, train, seen, err));
+    MJ_TRY(record_sizes(s, loader, INT64_MAX, c->train.eval_tokens, false, seen, err));
+out:
+    mj_loader_close(loader);
+    free(seen);
+    return rc;
+}
+
+/* In the order of the run, the first evaluation between its steps: past jit.budget it is the order in which sizes come
+ * that says which of them stay constants. */
+static int record_all(MjStep *s, const MjConfig *c, const MjPlanData *data, MjError *err) {
+    int rc = 0;
+    MjLoader *loader = NULL;
+    MjLoaderOptions opt;
+    bool *seen = mj_xcalloc((size_t)s->model->d.max_tokens + 1, sizeof *seen);
+    bool early = c->train.eval_every > 0 && c->train.eval_every < c->train.steps;
+    int64_t first = (int64_t)(early ? c->train.eval_every : c->train.steps) * c->train.grad_accum;
+    mj_plan_train_loader(c, &opt);
+    MJ_TRY(mj_loader_open(data->train, &opt, &loader, err));
+    MJ_TRY(record_sizes(s, loader, first, INT64_MAX, true, seen, err));
+    if (data->held_out != NULL) MJ_TRY(record_held_out(s, c, data->held_out, err));
+    MJ_TRY(record_sizes(s, loader, (int64_t)c->train.steps * c->train.grad_accum - first, INT64_MAX, true, seen, err));
 out:
     mj_loader_close(loader);
     free(seen);
@@ -61,8 +76,7 @@ int mj_plan_record(MjStep *s, const MjConfig *config, const MjPlanData *data, Mj
     mj_jit_record_begin(jit);
     MJ_TRY(mj_peak_record(jit, s->model->ops->family, err));
     MJ_TRY(mj_model_refresh(s->model, err));
-    MJ_TRY(record_data(s, config, data->train, true, err));
-    if (data->held_out != NULL) MJ_TRY(record_data(s, config, data->held_out, false, err));
+    MJ_TRY(record_all(s, config, data, err));
 out:
     mj_jit_record_end(jit);
     return rc;
