@@ -1,18 +1,16 @@
 /* `mojit compare`: the same training in several modes, each in a process of its own, one table. */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/commands.h"
-#include "cli/proc.h"
 #include "cli/records.h"
 #include "cli/setup.h"
 #include "cli/sweep.h"
 #include "cli/table.h"
 #include "cli/term.h"
+#include "cli/train_child.h"
 #include "jit/mode.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
@@ -55,46 +53,6 @@ static int split_modes(const char *text, MjComparison *c, MjError *err)
         text += len + (text[len] == ',');
     }
     return c->n_modes > 0 ? 0 : mj_error(err, MJ_ERR_USAGE, "--modes: expected names separated by commas, such as static,dynamic");
-}
-
-static int run_mode(MjComparison *c, int index, const char *config_path, bool profile, MjError *err)
-{
-    int rc = 0;
-    MjChild child = {.err_fd = -1};
-    char *out = mj_strdup_printf("%s/%s", c->dir, c->modes[index]);
-    const char *words[12] = {"train", "--quiet", "--config", config_path, "--mode", c->modes[index], "--out", out,
-                             profile ? "--profile" : NULL, NULL};
-    MjRunRecord *r = &c->records[index];
-    MJ_TRY(mj_fs_remove_tree(out, err));
-    MJ_TRY(mj_child_start(&child, words, err));
-    bool told = false;
-    while (!mj_child_wait(&child, 200)) {
-        if (mj_setup_interrupted() && !told) {
-            mj_child_interrupt(&child);
-            told = true;
-        }
-        MJ_TRY(mj_record_read(r, out, err));
-        mj_term_progress("[%d/%d] %s: step %zu of %d", index + 1, c->n_modes, c->modes[index], r->n_steps, r->total_steps);
-    }
-    mj_term_progress_done();
-    MJ_TRY(mj_record_read(r, out, err));
-    int status = mj_child_exit(&child);
-    if (mj_setup_interrupted()) {
-        MJ_TRY(mj_error(err, MJ_ERR_INTERRUPTED, "interrupted in mode %s", c->modes[index]));
-    }
-    if (status != 0) {
-        int code = mj_record_error_code(r) != 0 ? mj_record_error_code(r)
-                 : status == 2 ? MJ_ERR_USAGE : status == 3 ? MJ_ERR_MISSING : MJ_ERR_DEVICE;
-        const char *log = strstr(child.tail, "--- compiler log ---");
-        mj_error(err, code, "mode %s: %s", c->modes[index],
-                 mj_record_error(r)[0] != '\0' ? mj_record_error(r) : mj_child_words(&child));
-        if (log != NULL) mj_error_set_log(err, log, strlen(log));
-        rc = code;
-    }
-out:
-    mj_child_close(&child);
-    free(out);
-    return rc;
 }
 
 /* "yes", or the first step that differs. */
@@ -240,19 +198,6 @@ static void print_comparison(const MjComparison *c, bool json)
     mj_table_close(cost);
 }
 
-static int make_dir(MjComparison *c, const char *out, MjError *err)
-{
-    if (out != NULL) {
-        c->dir = mj_xstrdup(out);
-        return mj_fs_make_dirs(out, 0777, err);
-    }
-    const char *tmp = getenv("TMPDIR");
-    c->dir = mj_strdup_printf("%s/mojit-compare-XXXXXX", tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp");
-    if (mkdtemp(c->dir) == NULL) return mj_error_errno(err, MJ_ERR_IO, errno, "cannot make a folder %s", c->dir);
-    c->temporary = true;
-    return 0;
-}
-
 int mj_cmd_compare(const MjArgs *args, MjError *err)
 {
     int rc = 0;
@@ -262,7 +207,7 @@ int mj_cmd_compare(const MjArgs *args, MjError *err)
     const char *modes = mj_args_string(args, "modes");
     MJ_TRY(mj_setup_config(args, &config, err));
     MJ_TRY(split_modes(modes != NULL ? modes : "static,dynamic,nocompile", &c, err));
-    MJ_TRY(make_dir(&c, mj_args_string(args, "out"), err));
+    MJ_TRY(mj_train_child_dir(mj_args_string(args, "out"), &c.dir, &c.temporary, err));
     path = mj_strdup_printf("%s/compare.ini", c.dir);
     config.run.out[0] = '\0';
     text = mj_config_dump(&config);
@@ -270,7 +215,14 @@ int mj_cmd_compare(const MjArgs *args, MjError *err)
     mj_setup_signals();
     for (int i = 0; i < c.n_modes; i++) {
         mj_term_say("mode %d of %d: %s", i + 1, c.n_modes, c.modes[i]);
-        MJ_TRY(run_mode(&c, i, path, mj_args_flag(args, "profile"), err));
+        char label[64];
+        snprintf(label, sizeof label, "mode %s", c.modes[i]);
+        char *out = mj_strdup_printf("%s/%s", c.dir, c.modes[i]);
+        const MjTrainChild child = {.label = label, .config = path, .mode = c.modes[i], .out = out,
+                                    .profile = mj_args_flag(args, "profile")};
+        rc = mj_train_child(&child, &c.records[i], err);
+        free(out);
+        if (rc != 0) goto out;
     }
     print_comparison(&c, mj_args_flag(args, "json"));
 out:

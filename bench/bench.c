@@ -1,0 +1,183 @@
+/* Opening, machine rates, one op, the lookup. See bench.h. */
+#include "bench/bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/mem.h"
+#include "runtime/base/pool.h"
+#include "train/peak.h"
+
+struct MjBench {
+    MjBenchOptions options;
+    MjDevice *device;
+    MjJit *jit;
+    MjOps ops;
+    MjMachine machine;
+    bool measured;
+};
+
+int mj_bench_open(const MjBenchOptions *options, MjBench **out, MjError *err)
+{
+    int rc = 0;
+    MjBench *b = mj_xcalloc(1, sizeof *b);
+    b->options = *options;
+    MjDeviceOptions device = {.threads = options->threads};
+    MJ_TRY(mj_device_open(options->device, &device, &b->device, err));
+    MjJitOptions jit = {
+        .device = b->device,
+        .mode = options->mode,
+        .bucket = options->bucket,
+        .budget = 1 << 20, /* every shape is wanted */
+        .cache = options->cache,
+        .log = options->log,
+        .log_user = options->user,
+    };
+    MJ_TRY(mj_jit_open(&jit, &b->jit, err));
+    const char *folder = getenv("MOJIT_KERNELS");
+    if (folder != NULL) MJ_TRY(mj_jit_add_folder(b->jit, folder, err));
+    MJ_TRY(mj_ops_open(b->device, b->jit, &b->ops, err));
+    *out = b;
+    b = NULL;
+out:
+    mj_bench_close(b);
+    return rc;
+}
+
+void mj_bench_close(MjBench *b)
+{
+    if (b == NULL) return;
+    mj_jit_close(b->jit);
+    mj_device_close(b->device);
+    free(b);
+}
+
+MjOps *mj_bench_ops(MjBench *b) { return &b->ops; }
+
+#define COPY_BLOCK ((size_t)64 << 20)
+
+typedef struct MjCopy {
+    char *from, *to; /* (workers, COPY_BLOCK) */
+} MjCopy;
+
+static void copy_block(void *user, int task, int worker)
+{
+    (void)worker;
+    MjCopy *c = user;
+    memcpy(c->to + (size_t)task * COPY_BLOCK, c->from + (size_t)task * COPY_BLOCK, COPY_BLOCK);
+}
+
+/* The best of a few rounds: another process can only make it slower. */
+static double copy_rate(int workers)
+{
+    if (workers > 8) workers = 8; /* 1 GiB; more cores add nothing to what memory gives */
+    MjPool *pool = mj_pool_open(workers);
+    size_t bytes = (size_t)workers * COPY_BLOCK;
+    MjCopy c = {.from = mj_xmalloc(bytes), .to = mj_xmalloc(bytes)};
+    memset(c.from, 1, bytes);
+    memset(c.to, 2, bytes);
+    double best = 0;
+    for (int i = 0; i < 5; i++) {
+        uint64_t begin = mj_clock_ns();
+        mj_pool_run(pool, workers, copy_block, &c);
+        double rate = 2.0 * (double)bytes / ((double)(mj_clock_ns() - begin) * 1e-9);
+        if (rate > best) best = rate;
+    }
+    free(c.from);
+    free(c.to);
+    mj_pool_close(pool);
+    return best;
+}
+
+int mj_bench_machine(MjBench *b, MjMachine *out, MjError *err)
+{
+    int rc = 0;
+    if (!b->measured) {
+        const MjDeviceInfo *info = b->device->ops->info(b->device);
+        MjMachine m = {.bf16_flops = info->bf16_peak_flops > 0 ? info->bf16_peak_flops : (double)NAN, .copy_bytes = (double)NAN};
+        if (strcmp(info->kind, "cpu") == 0) {
+            for (int i = 0; i < 3; i++) { /* as above: the best round is the machine's */
+                double rate = 0;
+                MJ_TRY(mj_peak_measure(b->device, b->jit, &rate, err));
+                if (!(m.bf16_flops >= rate)) m.bf16_flops = rate;
+            }
+            m.copy_bytes = copy_rate(info->units);
+        }
+        m.openblas = mj_bench_openblas_found();
+        b->machine = m;
+        b->measured = true;
+    }
+    *out = b->machine;
+out:
+    return rc;
+}
+
+static void rate(const MjMachine *m, MjBenchResult *r)
+{
+    double flops = r->flops > 0 ? 100.0 * r->flops / r->time.median_s / m->bf16_flops : (double)NAN;
+    double bytes = r->bytes > 0 ? 100.0 * r->bytes / r->time.median_s / m->copy_bytes : (double)NAN;
+    r->percent_of_flops = isfinite(flops) && !(bytes > flops);
+    r->percent = r->percent_of_flops ? flops : bytes;
+}
+
+int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *out, MjError *err)
+{
+    int rc = 0;
+    MjCase *c = NULL;
+    MjStr line = MJ_STR_INIT;
+    MjMachine machine;
+    MjBenchResult r = {.openblas_s = (double)NAN};
+    MJ_TRY(mj_bench_machine(b, &machine, err));
+    MJ_TRY(mj_case_open(&b->ops, id, shape, 1, &c, err));
+    MJ_TRY(mj_case_run(c, err));
+    rc = mj_case_verify(c, b->options.mode->name, &line, err);
+    if (rc == MJ_ERR_NUMERIC) rc = mj_error(err, MJ_ERR_NUMERIC, "not timed, its check fails: %s", mj_str_text(&line));
+    if (rc != 0) goto out;
+    MJ_TRY(mj_case_time(c, b->options.seconds, &r.time, err));
+    r.flops = mj_case_flops(c);
+    r.bytes = mj_case_bytes(c);
+    r.reference_s = mj_case_reference_s(c);
+    rate(&machine, &r);
+    const MjDeviceInfo *info = b->device->ops->info(b->device);
+    if (id == MJ_OP_GEMM && strcmp(info->kind, "cpu") == 0) {
+        r.openblas_s = mj_bench_openblas(mj_case_args(c), info->units, b->options.seconds);
+    }
+    *out = r;
+out:
+    mj_case_close(c);
+    mj_str_free(&line);
+    return rc;
+}
+
+static int by_value(const void *x, const void *y)
+{
+    double a = *(const double *)x, b = *(const double *)y;
+    return (a > b) - (a < b);
+}
+
+int mj_bench_lookup(MjBench *b, double *ns, MjError *err)
+{
+    int rc = 0;
+    const MjTemplate *t = NULL;
+    const MjLaunchRecord *record = NULL;
+    MJ_TRY(mj_jit_template(b->jit, "rmsnorm_fwd", &t, err));
+    MjRequest req = {.tmpl = t};
+    for (int i = 0; i < t->n_params; i++) {
+        const MjParam *p = &t->params[i];
+        req.values[i] = p->n_values > 0 ? p->values[0] : p->multiple * ((p->min > 256 ? p->min : 256) / p->multiple);
+    }
+    MJ_TRY(mj_jit_get(b->jit, &req, &record, err));
+    enum { ROUNDS = 15, GETS = 100000 };
+    double round[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t begin = mj_clock_ns();
+        for (int k = 0; k < GETS; k++) MJ_TRY(mj_jit_get(b->jit, &req, &record, err));
+        round[i] = (double)(mj_clock_ns() - begin) / GETS;
+    }
+    qsort(round, ROUNDS, sizeof *round, by_value);
+    *ns = round[ROUNDS / 2];
+out:
+    return rc;
+}

@@ -1,0 +1,198 @@
+/* `mojit bench`: ops in each mode, and whole training steps. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bench.h"
+#include "cache/cache.h"
+#include "cli/bench_step.h"
+#include "cli/commands.h"
+#include "cli/setup.h"
+#include "cli/table.h"
+#include "cli/term.h"
+#include "runtime/base/fs.h"
+
+const MjArgSpec mj_bench_options[] = {
+    MJ_CONFIG_ARGS,
+    {"mode", MJ_ARG_LIST, "MODE", "compile mode; may be repeated; default: static, dynamic and nocompile", 0, 0, 0},
+    {"shape", MJ_ARG_STRING, "NAME=VALUE,...", "numbers that replace those of each op's first shape", 0, 0, 0},
+    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N", 0, 0, 0},
+    {"threads", MJ_ARG_INT, "N", "worker threads of the cpu; 0 = all cores", 0, 0, 4096},
+    {"seconds", MJ_ARG_STRING, "S", "time spent on timing one case; default 0.3", 0, 0, 0},
+    {"json", MJ_ARG_STRING, "FILE", "also write the results as JSON", 0, 0, 0},
+    {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
+};
+
+typedef struct MjBenchRun {
+    const MjArgs *args;
+    MjOpId ops[MJ_OP_COUNT];
+    int n_ops;
+    bool step;
+    MjBenchOptions options;
+    MjTable *table;
+    MjMachine machine;
+    double lookup_ns;
+    int failed;
+} MjBenchRun;
+
+static void on_log(void *user, const char *line)
+{
+    (void)user;
+    mj_term_say("%s", line);
+}
+
+static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char *shape, const MjBenchResult *r)
+{
+    const MjTiming *t = &r->time;
+    char text[48];
+    mj_table_text(run->table, mj_op_name(id));
+    mj_table_text(run->table, mode);
+    mj_table_text(run->table, shape);
+    mj_table_real(run->table, t->median_s * 1e6, 1);
+    snprintf(text, sizeof text, "%.1f to %.1f", t->low_s * 1e6, t->high_s * 1e6);
+    mj_table_show(run->table, json_pack("[ff]", t->low_s * 1e6, t->high_s * 1e6), text);
+    mj_table_real(run->table, r->flops > 0 ? r->flops / t->median_s * 1e-9 : (double)NAN, 1);
+    mj_table_real(run->table, r->bytes / t->median_s * 1e-9, 1);
+    snprintf(text, sizeof text, "%.1f of %s", r->percent, r->percent_of_flops ? "dot" : "copy");
+    if (!isfinite(r->percent)) snprintf(text, sizeof text, "n/a");
+    mj_table_show(run->table, isfinite(r->percent) ? json_real(r->percent) : json_null(), text);
+    mj_table_real(run->table, r->reference_s / t->median_s, 1);
+    mj_table_real(run->table, r->openblas_s / t->median_s, 2);
+}
+
+static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *shape, MjError *err)
+{
+    MjStr text = MJ_STR_INIT;
+    MjBenchResult r;
+    mj_shape_text(shape, &text);
+    mj_term_progress("%s %s %s", mj_op_name(id), run->options.mode->name, mj_str_text(&text));
+    int rc = mj_bench_op(b, id, shape, &r, err);
+    if (rc == 0) {
+        result_row(run, id, run->options.mode->name, mj_str_text(&text), &r);
+    } else if (rc == MJ_ERR_NUMERIC) { /* the others are still worth timing */
+        mj_term_warn("%s", err->message);
+        mj_error_clear(err);
+        run->failed++;
+        rc = 0;
+    }
+    mj_term_progress_done();
+    mj_str_free(&text);
+    return rc;
+}
+
+static int bench_op(MjBenchRun *run, MjBench *b, MjOpId id, MjError *err)
+{
+    const MjOpShape *shapes = mj_op_bench_shapes(id);
+    const char *numbers = mj_args_string(run->args, "shape");
+    if (numbers != NULL) {
+        MjOpShape shape = shapes[0];
+        int rc = mj_shape_parse(numbers, &shape, err);
+        return rc != 0 ? rc : bench_shape(run, b, id, &shape, err);
+    }
+    for (; shapes->tokens >= 0; shapes++) {
+        int rc = bench_shape(run, b, id, shapes, err);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
+static int bench_mode(MjBenchRun *run, const char *name, MjError *err)
+{
+    int rc = 0;
+    MjBench *b = NULL;
+    MJ_TRY(mj_mode_find(name, &run->options.mode, err));
+    MJ_TRY(mj_bench_open(&run->options, &b, err));
+    MJ_TRY(mj_bench_machine(b, &run->machine, err));
+    for (int i = 0; i < run->n_ops; i++) MJ_TRY(bench_op(run, b, run->ops[i], err));
+    MJ_TRY(mj_bench_lookup(b, &run->lookup_ns, err));
+out:
+    mj_bench_close(b);
+    return rc;
+}
+
+/* Words: names of ops, `step`; none = all ops. */
+static int choose(MjBenchRun *run, MjError *err)
+{
+    const char *const *words;
+    size_t n = mj_args_words(run->args, &words);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(words[i], "step") == 0) {
+            run->step = true;
+            continue;
+        }
+        int rc = mj_op_find(words[i], &run->ops[run->n_ops], err);
+        if (rc != 0) return rc;
+        if (run->n_ops + 1 < MJ_OP_COUNT) run->n_ops++;
+    }
+    for (int i = 0; n == 0 && i < MJ_OP_COUNT; i++) run->ops[run->n_ops++] = (MjOpId)i;
+    return 0;
+}
+
+static int write_json(const MjBenchRun *run, const char *path, json_t *steps, MjError *err)
+{
+    json_t *o = json_pack("{ss so so}", "version", MJ_VERSION, "ops", mj_table_json(run->table), "steps",
+                          steps != NULL ? json_incref(steps) : json_null());
+    json_object_set_new(o, "bf16_dot_flops", isfinite(run->machine.bf16_flops) ? json_real(run->machine.bf16_flops) : json_null());
+    json_object_set_new(o, "copy_bytes_per_s", isfinite(run->machine.copy_bytes) ? json_real(run->machine.copy_bytes) : json_null());
+    json_object_set_new(o, "lookup_ns", json_real(run->lookup_ns));
+    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    int rc = mj_fs_write_atomic(path, text, strlen(text), err);
+    free(text);
+    json_decref(o);
+    return rc;
+}
+
+static int bench_ops(MjBenchRun *run, MjError *err)
+{
+    static const char *const every[] = {"static", "dynamic", "nocompile"};
+    const char *const *modes;
+    size_t n = mj_args_list(run->args, "mode", &modes);
+    if (n == 0) {
+        modes = every;
+        n = 3;
+    }
+    for (size_t i = 0; i < n; i++) {
+        int rc = bench_mode(run, modes[i], err);
+        if (rc != 0) return rc;
+    }
+    char peak[32], copy[32], ns[32];
+    printf("this machine, just measured: bf16 dot products %s GFLOP/s, copy %s GB/s; a repeat launch finds its kernel in %s ns\n\n",
+           mj_format_real(run->machine.bf16_flops * 1e-9, 1, peak), mj_format_real(run->machine.copy_bytes * 1e-9, 1, copy),
+           mj_format_real(run->lookup_ns, 1, ns));
+    mj_table_print(run->table, false);
+    return 0;
+}
+
+int mj_cmd_bench(const MjArgs *args, MjError *err)
+{
+    static const MjColumn columns[] = {
+        {"op", "op", false},           {"mode", "mode", false},           {"shape", "shape", false},
+        {"median_us", "median us", true}, {"spread_us", "10 % to 90 %", true}, {"gflops", "GFLOP/s", true},
+        {"gbytes", "GB/s", true},      {"percent_of_machine", "% of machine", true},
+        {"times_reference", "x reference", true}, {"times_openblas", "x OpenBLAS f32", true}, {NULL, NULL, false}};
+    int rc = 0;
+    MjConfig config;
+    json_t *steps = NULL;
+    MjBenchRun run = {.args = args, .lookup_ns = (double)NAN, .machine = {(double)NAN, (double)NAN, false}};
+    run.table = mj_table_open(columns);
+    const char *seconds = mj_args_string(args, "seconds"), *file = mj_args_string(args, "json");
+    MJ_TRY(choose(&run, err));
+    MJ_TRY(mj_setup_config(args, &config, err));
+    run.options = (MjBenchOptions){.device = config.run.device, .threads = (int)mj_args_int(args, "threads", 0),
+                                   .seconds = seconds != NULL ? atof(seconds) : 0.3, .log = on_log};
+    if (!(run.options.seconds > 0 && run.options.seconds <= 60)) {
+        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "bench: --seconds %s: expected a number above 0, at most 60", seconds));
+    }
+    MJ_TRY(mj_bucket_parse("exact", &run.options.bucket, err));
+    MJ_TRY(mj_setup_cache(&config, &run.options.cache, err));
+    if (run.n_ops > 0) MJ_TRY(bench_ops(&run, err));
+    if (run.step) MJ_TRY(mj_bench_steps(args, &config, &steps, err));
+    if (file != NULL) MJ_TRY(write_json(&run, file, steps, err));
+    if (run.failed > 0) MJ_TRY(mj_error(err, MJ_ERR_NUMERIC, "%d cases fail their check and were not timed", run.failed));
+out:
+    json_decref(steps);
+    mj_table_close(run.table);
+    mj_cache_close(run.options.cache);
+    return rc;
+}
