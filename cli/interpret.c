@@ -189,14 +189,24 @@ static void explain_pairs(const MjView *views, size_t n, MjStr *s)
 
 static void explain_learning(const MjView *views, size_t n, MjStr *s)
 {
+    MjStr below = MJ_STR_INIT, above = MJ_STR_INIT;
+    double entropy = (double)NAN;
     for (size_t i = 0; i < n; i++) {
         const MjRunRecord *r = &views[i].run->record;
         double bits = views[i].st.held_out_bits;
         if (!isfinite(bits) || !isfinite(r->order1_bits)) continue;
-        mj_str_printf(s, "- `%s`: held-out text at %.4f bits per byte, %s its order-1 entropy of %.4f%s.\n", views[i].run->name,
-                      bits, bits < r->order1_bits ? "below" : "above", r->order1_bits,
-                      bits < r->order1_bits ? ": it has learned more than which byte follows which" : "");
+        MjStr *list = bits < r->order1_bits ? &below : &above;
+        entropy = r->order1_bits;
+        mj_str_printf(list, "%s`%s` %.4f", list->len > 0 ? ", " : "", views[i].run->name, bits);
     }
+    if (isfinite(entropy)) {
+        mj_str_printf(s, "- Held-out bits per byte, against %.4f, the order-1 entropy of the same text:", entropy);
+        if (below.len > 0) mj_str_printf(s, " below it, so more was learned than which byte follows which: %s.", below.data);
+        if (above.len > 0) mj_str_printf(s, " Not below it: %s.", above.data);
+        mj_str_puts(s, "\n");
+    }
+    mj_str_free(&below);
+    mj_str_free(&above);
 }
 
 void mj_sweep_interpret(const MjSweep *sweep, MjStr *s)

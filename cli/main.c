@@ -10,6 +10,7 @@
 #include "cli/setup.h"
 #include "cli/term.h"
 #include "runtime/base/clock.h"
+#include "train/config.h"
 
 uint64_t mj_process_start_ns;
 
@@ -53,6 +54,12 @@ static void print_command_help(const MjCommand *cmd, const char *prefix)
 {
     MjStr s = MJ_STR_INIT;
     mj_command_help(cmd, prefix, &s);
+    for (const MjArgSpec *o = cmd->options; o != NULL && o->name != NULL; o++) {
+        if (strcmp(o->name, "set") != 0) continue;
+        char *settings = mj_config_help();
+        mj_str_printf(&s, "\nSettings, for files and --set:\n%s", settings);
+        free(settings);
+    }
     fputs(mj_str_text(&s), stdout);
     mj_str_free(&s);
 }
@@ -95,6 +102,7 @@ int main(int argc, char **argv)
 {
     mj_process_start_ns = mj_clock_ns();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, reported with its words */
+    signal(SIGXFSZ, SIG_IGN); /* so is a file that grew to its limit: EFBIG */
     MjError err = MJ_ERROR_INIT;
     int rc = 0;
     if (argc < 2) {

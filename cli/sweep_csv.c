@@ -55,7 +55,7 @@ static void summary_row(const MjSweepRun *run, MjStr *s)
     } else {
         mj_str_puts(s, ",,,,");
     }
-    put_real(s, r->peak_bytes, "%.0f");
+    put_real(s, r->started ? r->peak_bytes : (double)NAN, "%.0f");
     put_text(s, r->version);
     put_text(s, r->device);
     mj_str_puts(s, "\n");

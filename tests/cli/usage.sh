@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Usage, help and bad input: exit status and the words that help.   usage: usage.sh MOJIT CHECKOUT
+source "$(dirname "$0")/lib.sh"
+make_data
+
+expect 2 'Usage: mojit COMMAND' "$mojit"
+expect 0 'Usage: mojit COMMAND' "$mojit" --help
+expect 0 '^mojit [0-9]' "$mojit" --version
+expect 2 "did you mean 'mojit train'" "$mojit" trian
+expect 2 "did you mean 'mojit cache stat'" "$mojit" cache stta
+expect 2 'expected a command' "$mojit" cache
+expect 2 'unknown option --confg; did you mean --config' "$mojit" train --confg x
+expect 2 '--steps zero: expected an integer from 1' "$mojit" train --steps zero
+expect 2 '--config needs a value' "$mojit" train --config
+expect 2 '--profile takes no value' "$mojit" train --profile=yes
+expect 2 "unexpected 'b'" "$mojit" report a b
+expect 2 'something is missing' "$mojit" sweep
+
+# Every command has --help and --version, and help lists the very options that the parser takes.
+for command in train compare sweep report warm kernels doctor 'cache stat' 'cache list' 'cache verify' 'cache prune' \
+    'cache clear' 'data pack' 'data info'; do
+    # shellcheck disable=SC2086
+    expect 0 '^mojit [0-9]' "$mojit" $command --version
+    # shellcheck disable=SC2086
+    expect 0 "^Usage: mojit $command " "$mojit" $command --help
+    for option in $(grep -oE '^  (-[a-z], )?--[a-z-]+' said | grep -oE -- '--[a-z-]+'); do
+        [[ $option == --help || $option == --version ]] && continue
+        # shellcheck disable=SC2086
+        "$mojit" $command "$option" x --help >out 2>&1 || "$mojit" $command "$option" 1 --help >out 2>&1 || {
+            echo "FAIL $command --help lists $option, which it does not take: $(cat out)"
+            failures=$((failures + 1))
+        }
+    done
+done
+expect 0 'model.depth' "$mojit" train --help
+
+# Configuration.
+expect 2 'unknown key "dept" in \[model\]; did you mean "depth"' "$mojit" train "${tiny[@]}" --set model.dept=3
+expect 2 'unknown compile mode "statik"; did you mean "static"' "$mojit" train "${tiny[@]}" --mode statik
+expect 2 'unknown compile mode "dynamik"; did you mean "dynamic"' "$mojit" compare "${tiny[@]}" --modes static,dynamik
+expect 2 'stands there twice' "$mojit" compare "${tiny[@]}" --modes static,static
+expect 2 'expected "dropless" or "capacity' "$mojit" train "${tiny[@]}" --set moe.layout=capasity:1
+expect 2 'model.width = 130.*nearest is 128' "$mojit" train "${tiny[@]}" --set model.width=130
+expect 2 'model.head_dim = 96' "$mojit" train "${tiny[@]}" --set model.head_dim=96
+printf '[model]\ndepth = 2\n[modle]\nwidth = 128\n' >bad.ini
+expect 2 'bad.ini:[34].*did you mean' "$mojit" train --config bad.ini
+expect 1 'nope.ini' "$mojit" train --config nope.ini
+
+# Data.
+: >empty.bin
+head -c 3000 t_train.bin >truncated.bin
+head -c 3000 /bin/sh >foreign.bin
+expect 1 'empty.bin: empty' "$mojit" data info empty.bin
+expect 1 'truncated.bin: truncated: the header says' "$mojit" data info truncated.bin
+expect 1 'foreign.bin: not a token file' "$mojit" data info foreign.bin
+expect 1 'no such token file; make one with' "$mojit" train "${tiny[@]}" --set data.train=nope.bin
+expect 1 'truncated' "$mojit" train "${tiny[@]}" --set data.train=truncated.bin
+mkdir nothing
+expect 1 'no readable text' "$mojit" data pack nothing foreign.bin --out x
+expect 2 '--held-out 2: expected a number from 0 to 0.5' "$mojit" data pack nothing --out x --held-out 2
+expect 2 '--out PREFIX is missing' "$mojit" data pack nothing
+
+# Places that cannot be written.
+expect 1 'cannot create folder' "$mojit" train "${tiny[@]}" --out /proc/none
+if [[ -c /dev/full ]]; then
+    "$mojit" kernels >/dev/full 2>said
+    [[ $? == 1 ]] || { echo 'FAIL kernels > /dev/full: want exit status 1'; failures=$((failures + 1)); }
+    check 'the words of a full stdout' grep -q 'could not write the results' said
+fi
+
+# Sweep files.
+bad_sweep() { # PATTERN TEXT
+    printf '%b' "$2" >s.ini
+    expect 2 "$1" "$mojit" sweep s.ini --out sw
+}
+bad_sweep 's.ini:2: unknown key .nam. in \[sweep\]; did you mean name' '[sweep]\nnam = x\n'
+bad_sweep 's.ini:2: unknown section \[defalts\]' '[defalts]\nmodel.depth = 1\n'
+bad_sweep 's.ini:4: unknown key "dept"' '[sweep]\nname = x\n[run a]\nmodel.dept = 1\n'
+bad_sweep 'expected section.key = value' '[sweep]\nname = x\n[run a]\ndepth = 1\n'
+bad_sweep "baseline 'b' is not a run" '[sweep]\nname = x\nbaseline = b\n[run a]\nmodel.depth = 1\n'
+bad_sweep 'no \[run NAME\]' '[sweep]\nname = x\n'
+bad_sweep 'run name .\.\./a.' '[sweep]\nname = x\n[run ../a]\nmodel.depth = 1\n'
+bad_sweep '\[run a\].*statik' '[sweep]\nname = x\n[run a]\njit.mode = statik\n'
+expect 2 'is not a folder' "$mojit" report nope
+expect 1 'not the folder of a sweep' "$mojit" report nothing
+
+# Kernels and tables as JSON.
+expect 2 'did you mean "rmsnorm_fwd"' "$mojit" kernels rmsnorm_fw
+expect 0 'WIDTH +fixed' "$mojit" kernels rmsnorm_fwd
+for command in kernels 'kernels rmsnorm_fwd' doctor 'cache stat' 'cache list' 'data info t_val.bin'; do
+    # shellcheck disable=SC2086
+    "$mojit" $command --json >json 2>said || { echo "FAIL $command --json: $(cat said)"; failures=$((failures + 1)); }
+    case $(head -c 1 json) in '[' | '{') ;; *) echo "FAIL $command --json printed: $(head -c 80 json)"; failures=$((failures + 1)) ;; esac
+done
+finish
