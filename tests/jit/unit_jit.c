@@ -623,6 +623,66 @@ static void gpu_images_without_a_gpu(void **state)
     mj_cache_close(cache);
 }
 
+/* What is in a key: every header that is read, and never where the files lie. */
+static void keys_cover_sources_not_places(void **state)
+{
+    (void)state;
+    char folder[2][120], path[300], *text = NULL;
+    size_t len = 0;
+    MjCache *cache = open_cache();
+    MjJitOptions opt = options("dynamic", cache);
+
+    for (int k = 0; k < 2; k++) {
+        snprintf(folder[k], sizeof folder[k], "%s/copy%d", base, k);
+        assert_int_equal(mkdir(folder[k], 0700), 0);
+        snprintf(path, sizeof path, "%s/saxpy.cu", kernels);
+        assert_int_equal(mj_fs_read(path, &text, &len, NULL), 0);
+        snprintf(path, sizeof path, "%s/saxpy.cu", folder[k]);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        char *body = strstr(text, "typedef"); /* after the declarations */
+        fprintf(f, "%.*s#include \"%s\"\n%s", (int)(body - text), text, "saxpy_helper.h", body);
+        fclose(f);
+        free(text);
+    }
+    static const char *const helpers[] = {"/* one */\n", "/* one */\n", "/* two */\n"};
+    for (int run = 0; run < 3; run++) { /* two folders with the same files, then a changed header */
+        MjError err = MJ_ERROR_INIT;
+        snprintf(path, sizeof path, "%s/saxpy_helper.h", folder[run % 2]);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        fputs(helpers[run], f);
+        fclose(f);
+        MjJit *jit = open_jit(&opt);
+        if (mj_jit_add_folder(jit, folder[run % 2], &err) != 0) fail_msg("%s", err.message);
+        saxpy(jit, 64, 10, 0);
+        assert_int_equal(counters(jit).compiles, run == 1 ? 0 : 1);
+        assert_int_equal(counters(jit).disk_hits, run == 1 ? 1 : 0);
+        mj_jit_close(jit);
+    }
+    mj_cache_close(cache);
+}
+
+static void unusable_cache_costs_a_warning(void **state)
+{
+    (void)state;
+    char file[200];
+    MjCache *cache = NULL;
+
+    snprintf(file, sizeof file, "%s/fake-root", base);
+    FILE *f = fopen(file, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(mj_cache_open(&(MjCacheOptions){.roots = file, .lock_dir = "/dev/null/locks", .warn = hear}, &cache, NULL), 0);
+    assert_non_null(strstr(mj_str_text(&said), file));
+    MjJitOptions opt = options("dynamic", cache);
+    MjJit *jit = open_jit(&opt);
+    saxpy(jit, 64, 10, 0);
+    assert_int_equal(counters(jit).compiles, 1);
+    mj_jit_close(jit);
+    mj_cache_close(cache);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -637,6 +697,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(bad_compilers, fresh),
         cmocka_unit_test_setup(warm_cache_needs_no_compiler, fresh),
         cmocka_unit_test_setup(damaged_entries_are_built_again, fresh),
+        cmocka_unit_test_setup(keys_cover_sources_not_places, fresh),
+        cmocka_unit_test_setup(unusable_cache_costs_a_warning, fresh),
         cmocka_unit_test_setup(threads_compile_once, fresh),
         cmocka_unit_test_setup(table_holds_many, fresh),
         cmocka_unit_test_setup(gpu_images_without_a_gpu, fresh),
