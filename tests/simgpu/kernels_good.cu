@@ -1,5 +1,5 @@
-/* Kernels that a GPU runs well: each result is checked by test_simgpu.c. Written against kernels_src/ptx.cuh's names, so
- * that real NVRTC compiles this file too (the "real" test does, where it is installed). */
+/* Kernels that a GPU runs well: each result is checked by test_simgpu.c. Written against kernels_src/ptx.cuh's names:
+ * with that header included before it, nvcc -arch=sm_90a compiles this file too. */
 struct Args {
     float *out;
     const float *in;
