@@ -37,7 +37,7 @@ MJ_KERNEL(permute, MjPermuteArgs)
         }
     }
 #else
-    MjQuantOut out = {args->out, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, WIDTH, Q_TYPE, SCALE_MODE};
+    MjQuantOut out = {args->out, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, WIDTH, Q_TYPE, SCALE_MODE, 1};
     if (SCALE_MODE == MJ_SCALE_TENSOR)
         out.tensor_inverse = mj_tensor_inverse(args->tensor_scale, mj_block == 0 ? args->q_scale : NULL);
     const int32_t strips = (WIDTH + MJ_TILE - 1) / MJ_TILE;

@@ -198,27 +198,33 @@ MJ_FN uint16_t mj_f32_to_bf16(float x)
     return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-/* Below the smallest normal number the codes are spaced evenly: adding 2^23 times that spacing makes the adder round. */
+/* |x| is clamped to the largest number; its exponent is raised to that of the smallest normal one, below which the codes
+ * are evenly spaced. Adding 2^23 times the spacing there makes the adder round to an even count of spacings, which is the
+ * mantissa and its implicit bit; codes of neighbouring exponents are contiguous, so the exponent only adds to it. */
 MJ_FN uint32_t mj_f32_to_e4m3(float x)
 {
     const uint32_t b = mj_f32_bits(x);
-    const uint32_t a = b & 0x7fffffffu;
-    const uint32_t normal = ((a + 0x7ffffu + ((a >> 20) & 1u)) >> 20) - (120u << 3);
-    const uint32_t clamped = a >= 0x43e00000u ? 0x7eu : normal; /* 448 and above */
-    const uint32_t small = mj_f32_bits(mj_bits_f32(a) + 16384.0f) - 0x46800000u;
-    const uint32_t code = a < 0x3c800000u ? small : clamped; /* 2^-6 */
-    return (a > 0x7f800000u ? 0x7fu : code) | ((b >> 24) & 0x80u);
+    const int32_t a = (int32_t)(b & 0x7fffffffu);
+    const int32_t clamped = a < 0x43e00000 ? a : 0x43e00000; /* 448 */
+    const int32_t own = clamped & 0x7f800000;
+    const int32_t exponent = own > 0x3c800000 ? own : 0x3c800000; /* 2^-6 */
+    const int32_t magic = exponent + (20 << 23);
+    const int32_t sum = (int32_t)mj_f32_bits(mj_bits_f32((uint32_t)clamped) + mj_bits_f32((uint32_t)magic));
+    const int32_t code = (sum - magic) + ((exponent >> 20) - (121 << 3));
+    return (uint32_t)(a > 0x7f800000 ? 0x7f : code) | ((b >> 24) & 0x80u);
 }
 
 MJ_FN uint32_t mj_f32_to_e5m2(float x)
 {
     const uint32_t b = mj_f32_bits(x);
-    const uint32_t a = b & 0x7fffffffu;
-    const uint32_t normal = ((a + 0xfffffu + ((a >> 21) & 1u)) >> 21) - (112u << 2);
-    const uint32_t clamped = a >= 0x47600000u ? 0x7bu : normal; /* 57344 and above */
-    const uint32_t small = mj_f32_bits(mj_bits_f32(a) + 128.0f) - 0x43000000u;
-    const uint32_t code = a < 0x38800000u ? small : clamped; /* 2^-14 */
-    return (a > 0x7f800000u ? 0x7fu : code) | ((b >> 24) & 0x80u);
+    const int32_t a = (int32_t)(b & 0x7fffffffu);
+    const int32_t clamped = a < 0x47600000 ? a : 0x47600000; /* 57344 */
+    const int32_t own = clamped & 0x7f800000;
+    const int32_t exponent = own > 0x38800000 ? own : 0x38800000; /* 2^-14 */
+    const int32_t magic = exponent + (21 << 23);
+    const int32_t sum = (int32_t)mj_f32_bits(mj_bits_f32((uint32_t)clamped) + mj_bits_f32((uint32_t)magic));
+    const int32_t code = (sum - magic) + ((exponent >> 21) - (113 << 2));
+    return (uint32_t)(a > 0x7f800000 ? 0x7f : code) | ((b >> 24) & 0x80u);
 }
 
 /* Exponent and mantissa moved into place, then one exact multiplication that also normalises the small codes. */

@@ -163,25 +163,44 @@ MJ_FN void mj_copy_bf16(uint16_t *MJ_RESTRICT p, const uint16_t *MJ_RESTRICT fro
         for (int32_t l = 0; l < n; l++) p[l] = from[l];
     }
 }
-MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, int32_t n, int32_t type)
+/* x times `by`, encoded */
+MJ_FN void mj_store_fp8(uint8_t *MJ_RESTRICT p, const MjLanes *x, float by, int32_t n, int32_t type)
 {
     if (n >= MJ_LANES) {
-        MJ_FOR_LANES(l) p[l] = (uint8_t)mj_f32_to_fp8(x->v[l], type);
+        MJ_FOR_LANES(l) p[l] = (uint8_t)mj_f32_to_fp8(x->v[l] * by, type);
     } else {
-        for (int32_t l = 0; l < n; l++) p[l] = (uint8_t)mj_f32_to_fp8(x->v[l], type);
+        for (int32_t l = 0; l < n; l++) p[l] = (uint8_t)mj_f32_to_fp8(x->v[l] * by, type);
     }
 }
+/* Values that are bf16 already: cut off, not rounded. A whole chunk. */
+MJ_FN void mj_store_bf16_exact(uint16_t *MJ_RESTRICT p, const MjLanes *x)
+{
+    MJ_FOR_LANES(l) p[l] = (uint16_t)(mj_f32_bits(x->v[l]) >> 16);
+}
 
-/* The tree: four neighbours, then halves (the butterfly of 32 GPU lanes): a[4t]+a[4t+1] + (a[4t+2]+a[4t+3]), t with t+16,
- * t+8, t+4, t+2, t+1. */
+/* The tree: halves of the 128, so column i meets i + 64, then i + 32, ... i + 4; the last four pairwise. On a GPU the
+ * halves are other lanes and the last four are a lane's own columns. Written as plain halvings, which vectorise. */
+#define MJ_HALVE(to, from, half, op)                                                                          \
+    float to[half];                                                                                           \
+    for (int32_t t = 0; t < half; t++) to[t] = op((from)[t], (from)[t + half])
+#define MJ_SUM_OF(a, b) ((a) + (b))
+/* The last 16: as vectors, because the compiler goes through scalars here. */
+typedef float MjF16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float MjF8 __attribute__((vector_size(32)));
+typedef float MjF4 __attribute__((vector_size(16)));
+#define MJ_LOW8(x) __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7)
+#define MJ_HIGH8(x) __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15)
+#define MJ_LOW4(x) __builtin_shufflevector(x, x, 0, 1, 2, 3)
+#define MJ_HIGH4(x) __builtin_shufflevector(x, x, 4, 5, 6, 7)
 MJ_FN float mj_lanes_sum(const MjLanes *a)
 {
-    float s[32];
-    for (int32_t t = 0; t < 32; t++) s[t] = (a->v[4 * t] + a->v[4 * t + 1]) + (a->v[4 * t + 2] + a->v[4 * t + 3]);
-    for (int32_t t = 0; t < 16; t++) s[t] += s[t + 16];
-    for (int32_t t = 0; t < 8; t++) s[t] += s[t + 8];
-    for (int32_t t = 0; t < 4; t++) s[t] += s[t + 4];
-    return (s[0] + s[2]) + (s[1] + s[3]);
+    MJ_HALVE(s64, a->v, 64, MJ_SUM_OF);
+    MJ_HALVE(s32, s64, 32, MJ_SUM_OF);
+    MJ_HALVE(s16, s32, 16, MJ_SUM_OF);
+    const MjF16 x = *(const MjF16 *)s16;
+    const MjF8 s8 = MJ_LOW8(x) + MJ_HIGH8(x);
+    const MjF4 s4 = MJ_LOW4(s8) + MJ_HIGH4(s8);
+    return (s4[0] + s4[1]) + (s4[2] + s4[3]);
 }
 /* Compared as integers that order like the floats, which compilers turn into a tree of vector maxima. No NaN. */
 MJ_FN float mj_lanes_max(const MjLanes *a)

@@ -130,22 +130,35 @@ MJ_FN void mj_copy_bf16(uint16_t *MJ_RESTRICT p, const uint16_t *MJ_RESTRICT fro
         MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = from[4 * MJ_LANE + l];
     }
 }
-MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, int32_t n, int32_t type)
+/* x times `by`, encoded */
+MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, float by, int32_t n, int32_t type)
 {
     if (n >= 128 && ((uintptr_t)p & 3) == 0) {
-        *(uint32_t *)(p + 4 * MJ_LANE) = mj_f32_to_fp8(x->v[0], type) | mj_f32_to_fp8(x->v[1], type) << 8 |
-                                         mj_f32_to_fp8(x->v[2], type) << 16 | mj_f32_to_fp8(x->v[3], type) << 24;
+        *(uint32_t *)(p + 4 * MJ_LANE) = mj_f32_to_fp8(x->v[0] * by, type) | mj_f32_to_fp8(x->v[1] * by, type) << 8 |
+                                         mj_f32_to_fp8(x->v[2] * by, type) << 16 | mj_f32_to_fp8(x->v[3] * by, type) << 24;
     } else {
-        MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = (uint8_t)mj_f32_to_fp8(x->v[l], type);
+        MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = (uint8_t)mj_f32_to_fp8(x->v[l] * by, type);
     }
 }
+/* Values that are bf16 already: cut off, not rounded. A whole chunk. */
+MJ_FN void mj_store_bf16_exact(uint16_t *p, const MjLanes *x)
+{
+    *(uint2 *)(p + 4 * MJ_LANE) = make_uint2(mj_f32_bits(x->v[0]) >> 16 | (mj_f32_bits(x->v[1]) & 0xffff0000u),
+                                             mj_f32_bits(x->v[2]) >> 16 | (mj_f32_bits(x->v[3]) & 0xffff0000u));
+}
 
-/* The same trees as on a CPU: addition commutes, so a butterfly leaves the same bits in every lane. */
+/* The same trees as on a CPU: over the lanes first, each of the four columns on its own, then the four pairwise.
+ * Addition commutes, so both partners of a butterfly get the same bits. In the first two steps a lane hands over the
+ * columns that it stops working on, so that 8 shuffles do instead of 20. */
 MJ_FN float mj_lanes_sum(const MjLanes *a)
 {
-    float s = (a->v[0] + a->v[1]) + (a->v[2] + a->v[3]);
-    for (int32_t mask = 16; mask > 0; mask /= 2) s += __shfl_xor_sync(0xffffffffu, s, mask);
-    return s;
+    const bool upper = (threadIdx.x & 16) != 0, high = (threadIdx.x & 8) != 0;
+    const float keep0 = (upper ? a->v[2] : a->v[0]) + __shfl_xor_sync(0xffffffffu, upper ? a->v[0] : a->v[2], 16);
+    const float keep1 = (upper ? a->v[3] : a->v[1]) + __shfl_xor_sync(0xffffffffu, upper ? a->v[1] : a->v[3], 16);
+    float s = (high ? keep1 : keep0) + __shfl_xor_sync(0xffffffffu, high ? keep0 : keep1, 8);
+    for (int32_t mask = 4; mask > 0; mask /= 2) s += __shfl_xor_sync(0xffffffffu, s, mask);
+    s += __shfl_xor_sync(0xffffffffu, s, 8);
+    return s + __shfl_xor_sync(0xffffffffu, s, 16);
 }
 MJ_FN float mj_lanes_max(const MjLanes *a)
 {

@@ -11,6 +11,7 @@ typedef struct MjQuantOut {
     float *qt_scale;       /* (ceil(rows/128), cols) */
     float tensor_inverse;  /* 1 / scale under MJ_SCALE_TENSOR */
     int32_t rows, cols, type, mode;
+    int32_t exact;         /* 1: the values are bf16 already and need no rounding */
 } MjQuantOut;
 
 /* scratch: the tile in bf16, then the largest magnitudes of the columns that each warp saw */
@@ -30,13 +31,11 @@ MJ_FN void mj_quant_row(const MjQuantOut *out, void *shared, MjLanes *col_max, i
 {
     const int32_t left = out->cols - c;
     const int64_t at = (int64_t)r * out->cols + c;
-    MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));
+    if (!out->exact) MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));
     if (out->y != NULL) mj_store_bf16(out->y + at, x, left);
     if (out->type == MJ_T_BF16) return;
-    MjLanes scaled;
     if (out->mode == MJ_SCALE_TENSOR) {
-        MJ_FOR_LANES(l) scaled.v[l] = x->v[l] * out->tensor_inverse;
-        mj_store_fp8(out->q + at, &scaled, left, out->type);
+        mj_store_fp8(out->q + at, x, out->tensor_inverse, left, out->type);
         return;
     }
     if (out->q != NULL) {
@@ -45,12 +44,11 @@ MJ_FN void mj_quant_row(const MjQuantOut *out, void *shared, MjLanes *col_max, i
         const float scale = mj_fp8_scale(mj_lanes_max(&m), out->type);
         const float inverse = 1.0f / scale;
         if (MJ_WARP_LEADER) out->q_scale[(int64_t)(c / MJ_TILE) * out->rows + r] = scale;
-        MJ_FOR_LANES(l) scaled.v[l] = x->v[l] * inverse;
-        mj_store_fp8(out->q + at, &scaled, left, out->type);
+        mj_store_fp8(out->q + at, x, inverse, left, out->type);
     }
     if (out->qt != NULL) {
         mj_lanes_abs_max(col_max, x);
-        mj_store_bf16(MJ_TILE_STASH(shared) + i * MJ_TILE, x, MJ_TILE);
+        mj_store_bf16_exact(MJ_TILE_STASH(shared) + i * MJ_TILE, x);
     }
 }
 
@@ -75,7 +73,7 @@ MJ_FN void mj_quant_columns(const MjQuantOut *out, void *shared, const MjLanes *
         MjLanes x;
         mj_load_bf16(&x, MJ_TILE_STASH(shared) + i * MJ_TILE, MJ_TILE);
         MJ_FOR_LANES(l) x.v[l] *= inverse.v[l];
-        mj_store_fp8(out->qt + (int64_t)(row0 + i) * out->cols + c, &x, out->cols - c, out->type);
+        mj_store_fp8(out->qt + (int64_t)(row0 + i) * out->cols + c, &x, 1.0f, out->cols - c, out->type);
     }
     mj_barrier();
 }

@@ -31,7 +31,7 @@ MJ_FN void load_chunk(MjLanes *x, const MjQuantizeArgs *args, int32_t r, int32_t
 MJ_KERNEL(quantize, MjQuantizeArgs)
 {
     const int32_t used = mj_rows_used(args->offset, args->experts, ROWS);
-    MjQuantOut out = {args->y, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, COLS, Q_TYPE, SCALE_MODE};
+    MjQuantOut out = {args->y, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, COLS, Q_TYPE, SCALE_MODE, X_TYPE == MJ_T_BF16};
     if (SCALE_MODE == MJ_SCALE_TENSOR)
         out.tensor_inverse = mj_tensor_inverse(args->tensor_scale, mj_block == 0 ? args->q_scale : NULL);
 #if Q_TYPE == MJ_T_BF16 || SCALE_MODE == MJ_SCALE_TENSOR

@@ -59,9 +59,8 @@ MJ_KERNEL(quantize_weight, MjQuantizeWeightArgs)
         MJ_FOR_WARP_ROWS(i, rows_here) {
             MjLanes x;
             mj_load_f32(&x, args->w + at + (int64_t)i * IN_FEATURES, left);
-            MJ_FOR_LANES(l) x.v[l] *= inverse;
-            if (args->q != NULL) mj_store_fp8(args->q + at + (int64_t)i * IN_FEATURES, &x, left, Q_TYPE);
-            if (args->q_t != NULL) mj_store_fp8(stash + i * TILE, &x, TILE, Q_TYPE);
+            if (args->q != NULL) mj_store_fp8(args->q + at + (int64_t)i * IN_FEATURES, &x, inverse, left, Q_TYPE);
+            if (args->q_t != NULL) mj_store_fp8(stash + i * TILE, &x, inverse, TILE, Q_TYPE);
         }
         if (args->q_t == NULL) continue;
         mj_barrier();
