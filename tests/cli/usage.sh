@@ -17,7 +17,7 @@ expect 2 "unexpected 'b'" "$mojit" report a b
 expect 2 'something is missing' "$mojit" sweep
 
 # Every command has --help and --version, and help lists the very options that the parser takes.
-for command in train compare sweep report warm kernels doctor 'cache stat' 'cache list' 'cache verify' 'cache prune' \
+for command in train compare sweep report warm bench kernels doctor 'cache stat' 'cache list' 'cache verify' 'cache prune' \
     'cache clear' 'data pack' 'data info'; do
     # shellcheck disable=SC2086
     expect 0 '^mojit [0-9]' "$mojit" $command --version
@@ -83,6 +83,14 @@ bad_sweep 'run name .\.\./a.' '[sweep]\nname = x\n[run ../a]\nmodel.depth = 1\n'
 bad_sweep '\[run a\].*statik' '[sweep]\nname = x\n[run a]\njit.mode = statik\n'
 expect 2 'is not a folder' "$mojit" report nope
 expect 1 'not the folder of a sweep' "$mojit" report nothing
+
+# Bench.
+expect 2 'did you mean' "$mojit" bench gem
+expect 2 'did you mean' "$mojit" bench sum --mode nocompile --shape cuont=5
+expect 2 'needs data' "$mojit" bench step
+expect 2 'number above 0' "$mojit" bench sum --seconds 0
+expect 0 '^sum +nocompile ' "$mojit" bench sum --mode nocompile --seconds 0.01 --shape count=5000 --json b.json
+check 'bench wrote its JSON' grep -q times_reference b.json
 
 # Kernels and tables as JSON.
 expect 2 'did you mean "rmsnorm_fwd"' "$mojit" kernels rmsnorm_fw
