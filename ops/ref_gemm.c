@@ -3,7 +3,10 @@
 #include "ops/ref_gemm.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "runtime/base/mem.h"
 
 static double ref_element(const void *base, int32_t type, int64_t i)
 {
@@ -41,20 +44,47 @@ static double ref_scale_b(const MjGemmArgs *g, int32_t e, int64_t j, int64_t p)
     return (double)g->b_scale[e * nb * kb + (g->layout == MJ_GEMM_NT ? jb * kb + pb : pb * nb + jb)];
 }
 
-static void ref_dot(const MjGemmArgs *g, int32_t e, int64_t i, int64_t j, int64_t first, int64_t depth, double *sum,
-                    double *size)
+/* One group's operands as real numbers with their scales, depth contiguous: rows first.. of the left one, and all
+ * columns of the right one. Decoded once, or the reference of a benchmark's shape would take minutes. */
+typedef struct RefOperands {
+    double *a, *b; /* (rows, depth), (n, depth) */
+} RefOperands;
+
+static RefOperands ref_operands(const MjGemmArgs *g, int32_t e, int64_t row0, int64_t rows, int64_t first, int64_t depth)
 {
     const int64_t expert = g->group == MJ_GROUP_M ? (int64_t)e * g->n * g->k : 0;
-    *sum = 0.0;
-    *size = 0.0;
-    for (int64_t p = first; p < first + depth; p++) {
-        const int64_t at = g->layout == MJ_GEMM_TN ? p * g->m + i : i * g->k + p;
-        const int64_t bt = g->layout == MJ_GEMM_NT ? j * g->k + p : p * g->n + j;
-        const double x = ref_element(g->a, g->a_type, at) * ref_scale_a(g, i, p) *
-                         (ref_element(g->b, g->b_type, expert + bt) * ref_scale_b(g, e, j, p));
-        *sum += x;
-        *size += fabs(x);
+    RefOperands o = {mj_xmalloc((size_t)(rows * depth + 1) * sizeof(double)),
+                     mj_xmalloc((size_t)(g->n * depth + 1) * sizeof(double))};
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t d = 0; d < depth; d++) {
+            const int64_t p = first + d, at = g->layout == MJ_GEMM_TN ? p * g->m + row0 + i : (row0 + i) * g->k + p;
+            o.a[i * depth + d] = ref_element(g->a, g->a_type, at) * ref_scale_a(g, row0 + i, p);
+        }
+    for (int64_t j = 0; j < g->n; j++)
+        for (int64_t d = 0; d < depth; d++) {
+            const int64_t p = first + d, at = g->layout == MJ_GEMM_NT ? j * g->k + p : p * g->n + j;
+            o.b[j * depth + d] = ref_element(g->b, g->b_type, expert + at) * ref_scale_b(g, e, j, p);
+        }
+    return o;
+}
+
+/* Eight running sums, so that the additions need not wait for each other. */
+static void ref_dot(const double *a, const double *b, int64_t depth, double *sum, double *size)
+{
+    double s[8] = {0}, m[8] = {0};
+    int64_t p = 0;
+    for (; p + 8 <= depth; p += 8)
+        for (int l = 0; l < 8; l++) {
+            const double x = a[p + l] * b[p + l];
+            s[l] += x;
+            m[l] += fabs(x);
+        }
+    for (; p < depth; p++) {
+        s[0] += a[p] * b[p];
+        m[0] += fabs(a[p] * b[p]);
     }
+    *sum = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+    *size = ((m[0] + m[1]) + (m[2] + m[3])) + ((m[4] + m[5]) + (m[6] + m[7]));
 }
 
 int64_t mj_ref_gemm_size(const MjGemmArgs *g)
@@ -67,20 +97,23 @@ void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size)
     const int32_t groups = g->group == MJ_GROUP_NONE ? 1 : g->experts;
     for (int32_t e = 0; e < groups; e++) {
         const int64_t begin = g->group == MJ_GROUP_NONE ? 0 : g->offset[e];
-        const int64_t live = g->group == MJ_GROUP_NONE ? 0 : g->count[e];
         const int64_t row0 = g->group == MJ_GROUP_M ? begin : 0;
-        const int64_t row1 = g->group == MJ_GROUP_M ? g->offset[e + 1] : g->m;
-        const int64_t out = g->group == MJ_GROUP_K ? (int64_t)e * g->m * g->n : 0;
-        for (int64_t i = row0; i < row1; i++)
+        const int64_t rows = g->group == MJ_GROUP_M ? g->offset[e + 1] - begin : g->m;
+        const int64_t live = g->group == MJ_GROUP_M ? g->count[e] : rows; /* rows after these are padding: zeros */
+        const int64_t depth = g->group == MJ_GROUP_K ? g->count[e] : g->k;
+        const int64_t out = g->group == MJ_GROUP_K ? (int64_t)e * g->m * g->n : row0 * g->n;
+        RefOperands o = ref_operands(g, e, row0, live, g->group == MJ_GROUP_K ? begin : 0, depth);
+        for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < g->n; j++) {
                 const int64_t at = out + i * g->n + j;
                 double sum = 0.0, bound = 0.0;
-                if (g->group == MJ_GROUP_K) ref_dot(g, e, i, j, begin, live, &sum, &bound);
-                else if (g->group == MJ_GROUP_NONE || i - begin < live) ref_dot(g, e, i, j, 0, g->k, &sum, &bound);
+                if (i < live) ref_dot(o.a + i * depth, o.b + j * depth, depth, &sum, &bound);
                 const double before = g->epilogue == MJ_EPI_ACCUMULATE ? (double)((const float *)g->c)[at] : 0.0;
                 c[at] = before + sum;
                 size[at] = fabs(before) + bound;
             }
+        free(o.a);
+        free(o.b);
     }
 }
 
