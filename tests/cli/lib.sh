@@ -1,7 +1,7 @@
 # Sourced by the tests of the command line. Needs $1 = the mojit binary, $2 = the checkout.
 set -uo pipefail
 export LC_ALL=C
-mojit=$1 checkout=$2 failures=0
+mojit=$(realpath "$1") checkout=$(realpath "$2") failures=0
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
