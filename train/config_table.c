@@ -65,7 +65,7 @@ const MjOption mj_options[] = {
     INT("train", "seq_len", train.seq_len, "512", 2, 1 << 20, "tokens", "Longest sequence."),
     INT("train", "grad_accum", train.grad_accum, "1", 1, 65536, "", "Micro-batches of a step."),
     INT("train", "eval_every", train.eval_every, "0", 0, 1 << 30, "steps", "Evaluate after this many steps; 0 = only at the end."),
-    INT64("train", "eval_tokens", train.eval_tokens, "65536", 1, 1e12, "tokens", "Held-out tokens of one evaluation (at most what there is)."),
+    INT64("train", "eval_tokens", train.eval_tokens, "65536", 1, 1e12, "tokens", "Held-out tokens of one evaluation, in rows spread evenly over the held-out text (at most what there is)."),
     INT64("train", "seed", train.seed, "1", 0, 9e15, "", "Decides initial weights and the order of the data."),
     INT("train", "loss_chunk", train.loss_chunk, "1024", 128, 1 << 20, "tokens", "Tokens whose logits are in memory at once; a multiple of 128."),
 

@@ -44,8 +44,6 @@ void mj_tokens_scan(const MjTokens *t, int file, int64_t *documents, uint32_t *l
 /* Bits a byte when the previous byte is known, by the counts of this very text: no model that sees one byte back can do
  * better on it. Byte-level files only. BOS is never predicted. */
 int mj_tokens_order1_entropy(const MjTokens *t, double *bits, MjError *err) MJ_MUST_CHECK;
-/* Of the first `max_bytes` bytes only: what an evaluation that stopped there is to be compared with. */
-int mj_tokens_order1_entropy_of(const MjTokens *t, int64_t max_bytes, double *bits, MjError *err) MJ_MUST_CHECK;
 
 /* ---- packing ---- */
 
@@ -75,6 +73,7 @@ typedef struct MjLoaderOptions {
     int32_t vocab;     /* tokens at or above it are refused */
     uint64_t seed;
     bool shuffle;      /* false: in file order (evaluation) */
+    int64_t limit;     /* without shuffle: at most this many sequences, spread evenly over the data; 0 = all */
     bool skip_bos;     /* targets that begin a document become -1 (evaluation in bits a byte) */
 } MjLoaderOptions;
 

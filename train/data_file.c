@@ -175,22 +175,16 @@ void mj_tokens_scan(const MjTokens *t, int file, int64_t *documents, uint32_t *l
 }
 
 int mj_tokens_order1_entropy(const MjTokens *t, double *bits, MjError *err) {
-    return mj_tokens_order1_entropy_of(t, INT64_MAX, bits, err);
-}
-
-int mj_tokens_order1_entropy_of(const MjTokens *t, int64_t max_bytes, double *bits, MjError *err) {
     if (!mj_tokens_byte_level(t)) {
         return mj_error(err, MJ_ERR_DATA, "%s: bits a byte are known for byte-level files only (made by `mojit data pack`)",
                         t->files[0].path);
     }
     int64_t(*count)[MJ_BYTE_VOCAB] = mj_xcalloc(MJ_BYTE_VOCAB, sizeof *count);
     double sum = 0, total = 0;
-    int64_t left = max_bytes;
     for (int f = 0; f < t->n; f++) {
         uint32_t previous = MJ_BYTE_BOS;
-        for (int64_t i = 0; i < t->files[f].info.tokens && left > 0; i++) {
+        for (int64_t i = 0; i < t->files[f].info.tokens; i++) {
             uint32_t v = mj_tokens_get(t, f, i);
-            left -= v < MJ_BYTE_BOS;
             if (v < MJ_BYTE_BOS && previous < MJ_BYTE_VOCAB) count[previous][v]++;
             previous = v;
         }

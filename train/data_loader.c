@@ -16,7 +16,7 @@ struct MjLoader {
     const MjTokens *tokens;
     MjLoaderOptions opt;
     Sequence *items;
-    int64_t n, cap, next, epoch;
+    int64_t indexed, n, cap, next, epoch; /* n of the indexed ones are handed out */
     int64_t *order;
 };
 
@@ -62,7 +62,7 @@ static uint64_t splitmix(uint64_t *state) {
 
 /* Fisher-Yates from the seed and the epoch alone. */
 static void shuffle(MjLoader *l) {
-    for (int64_t i = 0; i < l->n; i++) l->order[i] = i;
+    for (int64_t i = 0; i < l->n; i++) l->order[i] = l->opt.shuffle ? i : i * l->indexed / l->n;
     if (!l->opt.shuffle) return;
     uint64_t state = l->opt.seed * 0x2545f4914f6cdd1du + (uint64_t)l->epoch;
     for (int64_t i = l->n - 1; i > 0; i--) {
@@ -86,6 +86,8 @@ int mj_loader_open(const MjTokens *tokens, const MjLoaderOptions *options, MjLoa
                         "train.seq_len, pack more text, or set data.packing = docs", info.path, (long long)info.tokens,
                         options->seq_len + 1);
     }
+    l->indexed = l->n;
+    if (!options->shuffle && options->limit > 0 && options->limit < l->n) l->n = options->limit;
     l->order = mj_xmalloc((size_t)l->n * sizeof *l->order);
     shuffle(l);
     *out = l;

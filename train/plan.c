@@ -16,6 +16,7 @@ void mj_plan_train_loader(const MjConfig *c, MjLoaderOptions *out) {
 void mj_plan_eval_loader(const MjConfig *c, bool byte_level, MjLoaderOptions *out) {
     mj_plan_train_loader(c, out);
     out->shuffle = false;
+    out->limit = (c->train.eval_tokens + c->train.seq_len - 1) / c->train.seq_len;
     out->skip_bos = byte_level;
 }
 

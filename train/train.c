@@ -239,7 +239,7 @@ static int evaluate(MjTrain *t, MjError *err) {
                        .seconds = (double)(mj_clock_ns() - from) * 1e-9};
     if (mj_tokens_byte_level(t->held_out)) {
         m.bits_per_byte = m.loss / log(2);
-        MJ_TRY(mj_tokens_order1_entropy_of(t->held_out, targets, &t->totals.order1_bits_per_byte, err));
+        MJ_TRY(mj_tokens_order1_entropy(t->held_out, &t->totals.order1_bits_per_byte, err));
     }
     t->totals.held_out_bits_per_byte = m.bits_per_byte;
     if (t->opt.callbacks.eval != NULL) t->opt.callbacks.eval(t->opt.callbacks.user, &m);
