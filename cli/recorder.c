@@ -159,8 +159,9 @@ int mj_recorder_step(MjRecorder *r, const MjStepMetrics *m, MjError *err)
 
 int mj_recorder_eval(MjRecorder *r, const MjEvalMetrics *m, MjError *err)
 {
-    return put_record(r, json_pack("{ss si so so sI so}", "record", "eval", "step", (int)m->step, "loss", number(m->loss),
-                                   "bits_per_byte", number(m->bits_per_byte), "tokens", (json_int_t)m->tokens, "seconds",
+    return put_record(r, json_pack("{ss si so so so sI so}", "record", "eval", "step", (int)m->step, "loss", number(m->loss),
+                                   "bits_per_byte", number(m->bits_per_byte), "order1_bits_per_byte",
+                                   number(m->order1_bits_per_byte), "tokens", (json_int_t)m->tokens, "seconds",
                                    number(m->seconds)), err);
 }
 

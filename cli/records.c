@@ -40,7 +40,6 @@ static void take_start(MjRunRecord *r, const json_t *o)
     r->active_parameters = int_of(o, "active_parameters");
     r->flops_per_token = real_of(o, "flops_per_token");
     r->bf16_peak_flops = real_of(o, "bf16_peak_flops");
-    r->order1_bits = real_of(o, "order1_bits_per_byte");
     r->peak_bytes = real_of(o, "peak_mem_bytes");
     r->predicted_bytes = real_of(o, "predicted_mem_bytes");
 }
@@ -78,6 +77,7 @@ static void take_step(MjRunRecord *r, const json_t *o)
 
 static void take_eval(MjRunRecord *r, const json_t *o)
 {
+    r->order1_bits = real_of(o, "order1_bits_per_byte");
     r->evals = mj_xrealloc(r->evals, (r->n_evals + 1) * sizeof *r->evals);
     r->evals[r->n_evals++] = (MjEvalMetrics){
         .step = (int32_t)int_of(o, "step"),

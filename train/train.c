@@ -235,11 +235,15 @@ static int evaluate(MjTrain *t, MjError *err) {
         targets += t->step.batches[0].targets;
         tokens += t->step.batches[0].tokens;
     }
-    MjEvalMetrics m = {.step = t->next_step, .loss = nats / (double)targets, .bits_per_byte = NAN, .tokens = targets,
+    MjEvalMetrics m = {.step = t->next_step, .loss = nats / (double)targets, .bits_per_byte = NAN,
+                       .order1_bits_per_byte = NAN, .tokens = targets,
                        .seconds = (double)(mj_clock_ns() - from) * 1e-9};
     if (mj_tokens_byte_level(t->held_out)) {
         m.bits_per_byte = m.loss / log(2);
-        MJ_TRY(mj_tokens_order1_entropy(t->held_out, &t->totals.order1_bits_per_byte, err));
+        if (!isfinite(t->totals.order1_bits_per_byte)) {
+            MJ_TRY(mj_tokens_order1_entropy(t->held_out, &t->totals.order1_bits_per_byte, err));
+        }
+        m.order1_bits_per_byte = t->totals.order1_bits_per_byte;
     }
     t->totals.held_out_bits_per_byte = m.bits_per_byte;
     if (t->opt.callbacks.eval != NULL) t->opt.callbacks.eval(t->opt.callbacks.user, &m);

@@ -37,13 +37,14 @@ typedef struct MjEvalMetrics {
     double bits_per_byte;     /* NaN unless the data are byte-level */
     int64_t tokens;
     double seconds;
+    double order1_bits_per_byte; /* entropy of the whole held-out text when the previous byte is known; NaN when unknown */
 } MjEvalMetrics;
 
 typedef struct MjTrainTotals {
     int32_t steps_done;
     double last_loss;
     double held_out_bits_per_byte;   /* of the last evaluation; NaN if none */
-    double order1_bits_per_byte;     /* entropy of the bytes that were evaluated, previous byte known; NaN before */
+    double order1_bits_per_byte;     /* entropy of the held-out text, previous byte known; NaN before an evaluation */
     double compile_s;                /* sum over compiles */
     double plan_s;                   /* wall time of the compile ahead of step 0 */
     double open_s;                   /* from mj_train_open to its return */
