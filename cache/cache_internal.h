@@ -43,6 +43,7 @@ int mj_cache_check_owner(const char *path, int fd, const char *what, MjError *er
 int mj_cache_read_file(const char *path, const MjCacheKey *expect, MjCacheEntry *out, const char **problem);
 /* Removes oldest entries of one fan-out folder until it is within `share`, and stale temporaries. `keep` survives. */
 void mj_cache_prune_folder(const char *folder, uint64_t share, const char *keep);
+bool mj_cache_is_entry_name(const char *name); /* 32 hex digits and ".mj", no folder */
 void mj_cache_stats_flush(MjCache *cache);
 
 /* System calls of publishing, with failpoints around them in test builds (MJ_FAILPOINTS): the environment variable

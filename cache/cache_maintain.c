@@ -23,7 +23,7 @@ typedef struct AgedList {
     uint64_t bytes, temporaries;
 } AgedList;
 
-static bool is_entry(const char *name)
+bool mj_cache_is_entry_name(const char *name)
 {
     return strlen(name) == 35 && strspn(name, "0123456789abcdef") == 32 && strcmp(name + 32, ".mj") == 0;
 }
@@ -55,7 +55,7 @@ static int list_folder(void *user, const char *folder)
             else
                 list->temporaries++;
         }
-        if (!there || !is_entry(names[i])) {
+        if (!there || !mj_cache_is_entry_name(names[i])) {
             free(path);
             continue;
         }
@@ -141,7 +141,7 @@ static int visit_entries(void *user, const char *folder)
     for (size_t i = 0; i < n && rc == 0; i++) {
         const char *problem = NULL;
         MjCacheEntry entry = {.memory = NULL};
-        if (!is_entry(names[i])) continue;
+        if (!mj_cache_is_entry_name(names[i])) continue;
         char *path = mj_strdup_printf("%s/%s", folder, names[i]);
         int found = mj_cache_read_file(path, NULL, &entry, &problem);
         if (found > 0) {

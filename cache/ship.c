@@ -98,12 +98,6 @@ out:
 
 /* ---- import ---- */
 
-/* Whether this is an entry's name: 32 hex digits and ".mj", no folder. */
-static bool is_entry_name(const char *name)
-{
-    return name && strlen(name) == 35 && strspn(name, "0123456789abcdef") == 32 && strcmp(name + 32, ".mj") == 0;
-}
-
 /* Reads the member at hand into *out, checked. */
 static int read_member(struct archive *a, struct archive_entry *e, const char *path, MjCacheEntry *out, MjError *err)
 {
@@ -111,7 +105,7 @@ static int read_member(struct archive *a, struct archive_entry *e, const char *p
     la_int64_t size = archive_entry_size(e);
     char hex[33];
 
-    if (!is_entry_name(name) || archive_entry_filetype(e) != AE_IFREG)
+    if (!name || !mj_cache_is_entry_name(name) || archive_entry_filetype(e) != AE_IFREG)
         return mj_error(err, MJ_ERR_DATA, "%s is refused: its member \"%s\" is not a cache entry", path, name ? name : "");
     if (size <= 0 || size > MAX_ENTRY_BYTES)
         return mj_error(err, MJ_ERR_DATA, "%s is refused: %s claims a size of %lld bytes", path, name, (long long)size);
