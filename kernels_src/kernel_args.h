@@ -116,6 +116,11 @@ typedef struct MjAttentionBwdArgs {
 #define MJ_GROUP_M 1 /* NT, NN: rows of A and C are split over the experts by `offset`; B is (E, N, K) / (E, K, N) */
 #define MJ_GROUP_K 2 /* TN: the rows that are summed over are split by `offset`; C is (E, M, N)                    */
 
+/* Operands whose bytes run along K whatever the layout (fp8 on a GPU, whose tensor cores read nothing else):
+ * NN: B is the transposed weight (E, N, K). TN: A is (M, S) and B is (N, S), S = K rounded up to MJ_GROUP_ALIGN, zeros
+ * from K on. The scales stay as the layout says. CPU templates take the layout's own order only. */
+#define MJ_KMAJOR_STRIDE(k) (((k) + MJ_GROUP_ALIGN - 1) / MJ_GROUP_ALIGN * MJ_GROUP_ALIGN)
+
 #define MJ_EPI_STORE 0      /* C = result, in c_type */
 #define MJ_EPI_ACCUMULATE 1 /* C (f32) += result */
 
@@ -138,6 +143,7 @@ typedef struct MjGemmArgs {
     int32_t m, n, k;                /* GROUP_M: m = R (capacity). GROUP_K: k = R */
     int32_t experts;                /* 1 for MJ_GROUP_NONE */
     int32_t layout, group, a_type, b_type, c_type, scale_mode, epilogue; /* variants */
+    int32_t kmajor;                 /* 1: see MJ_KMAJOR_STRIDE */
 } MjGemmArgs;
 
 /* ---- routing -------------------------------------------------------------------------------------------- */
@@ -200,6 +206,7 @@ typedef struct MjPermuteArgs { /* rows gathered into the routed layout; padding 
     const float *tensor_scale; /* recipe tensor: the given scale (1), from amax; both q and qt are the same bytes, qt unused */
     int32_t tokens, width, experts, top_k, rows;
     int32_t q_type, scale_mode; /* variants: MJ_T_BF16 = no quantising */
+    int32_t kmajor;             /* 1: qt is (W, MJ_KMAJOR_STRIDE(R)), also under recipe tensor; see MjGemmArgs */
 } MjPermuteArgs;
 
 typedef struct MjPermuteBwdArgs { /* dx[n] = sum over k of dout[row_of[n,k]], k ascending */
@@ -239,6 +246,7 @@ typedef struct MjRelu2FwdArgs { /* y = max(x,0)^2; bf16 and/or fp8 in both layou
     float *q_scale, *qt_scale;
     const float *tensor_scale;
     int32_t rows, cols, experts, q_type, scale_mode;
+    int32_t kmajor; /* as in permute */
 } MjRelu2FwdArgs;
 
 typedef struct MjRelu2BwdArgs { /* dx = 2 max(x,0) dy, with the same outputs */
@@ -249,6 +257,7 @@ typedef struct MjRelu2BwdArgs { /* dx = 2 max(x,0) dy, with the same outputs */
     float *q_scale, *qt_scale;
     const float *tensor_scale;
     int32_t rows, cols, experts, q_type, scale_mode;
+    int32_t kmajor; /* as in permute */
 } MjRelu2BwdArgs;
 
 typedef struct MjQuantizeArgs { /* bf16 (rows, cols) -> fp8 in row blocks (q) and/or column blocks (qt); or per tensor */
@@ -259,6 +268,7 @@ typedef struct MjQuantizeArgs { /* bf16 (rows, cols) -> fp8 in row blocks (q) an
     float *q_scale, *qt_scale;
     const float *tensor_scale;
     int32_t rows, cols, experts, x_type, q_type, scale_mode;
+    int32_t kmajor; /* as in permute */
 } MjQuantizeArgs;
 
 typedef struct MjQuantizeWeightArgs { /* f32 master -> bf16 and/or fp8 in 128 x 128 blocks (or per tensor) */

@@ -154,6 +154,7 @@ int mj_case_open(MjOps *ops, MjOpId id, const MjOpShape *shape, uint64_t seed, M
     c->seed = seed;
     c->random = seed;
     c->reference_s = -1.0;
+    if (c->row->proof.adapt != NULL) c->row->proof.adapt(ops->family, &c->shape);
     c->row->proof.setup(&c->shape, c->args.bytes);
     make_buffers(c);
     c->row->proof.fill(c);

@@ -6,18 +6,27 @@
 
 #define GEMM_BLOCKS 4 /* the default of the templates' BLOCKS; any grid is right */
 
-static const char *gemm_template(MjFamily family, const void *args)
+static const char *gemm_template(MjFamily family, int arch, const void *args)
 {
     const MjGemmArgs *a = args;
-    if (family != MJ_FAMILY_CPU) return NULL;
+    (void)arch;
+    if (family != MJ_FAMILY_CPU || a->kmajor != 0) return NULL;
     return a->layout == MJ_GEMM_TN ? "gemm_tn_cpu" : "gemm_cpu";
 }
 
+/* How each cuda template is launched; a line for each file ops/gemm_*.c. */
+static const MjOpMatrix *const gemm_matrix[] = {NULL};
+
 MJ_COUNT(g_grid, MjGemmArgs, mj_gemm_tiling(a->m, a->n, a->experts, a->group, GEMM_BLOCKS).grid)
-MJ_COUNT(g_a, MjGemmArgs, (int64_t)a->m * a->k)
-MJ_COUNT(g_a_cols, MjGemmArgs, a->layout == MJ_GEMM_TN ? a->m : a->k)
-MJ_COUNT(g_b, MjGemmArgs, (int64_t)a->n * a->k * (a->group == MJ_GROUP_M ? a->experts : 1))
-MJ_COUNT(g_b_cols, MjGemmArgs, a->layout == MJ_GEMM_NT ? a->k : a->n)
+/* What lies along K in an operand that is stored along it. */
+static int64_t along_k(const MjGemmArgs *a)
+{
+    return a->layout == MJ_GEMM_TN && a->kmajor != 0 ? MJ_KMAJOR_STRIDE(a->k) : a->k;
+}
+MJ_COUNT(g_a, MjGemmArgs, (int64_t)a->m * along_k(a))
+MJ_COUNT(g_a_cols, MjGemmArgs, a->layout == MJ_GEMM_TN && a->kmajor == 0 ? a->m : along_k(a))
+MJ_COUNT(g_b, MjGemmArgs, (int64_t)a->n * along_k(a) * (a->group == MJ_GROUP_M ? a->experts : 1))
+MJ_COUNT(g_b_cols, MjGemmArgs, a->layout == MJ_GEMM_NT || a->kmajor != 0 ? along_k(a) : a->n)
 MJ_COUNT(g_c, MjGemmArgs, (int64_t)a->m * a->n * (a->group == MJ_GROUP_K ? a->experts : 1))
 MJ_COUNT(g_n, MjGemmArgs, a->n)
 MJ_COUNT(g_e, MjGemmArgs, a->experts)
@@ -46,6 +55,7 @@ const MjOpRow mj_row_gemm = {
                MJ_FIELD(MjGemmArgs, layout), MJ_FIELD(MjGemmArgs, group), MJ_FIELD(MjGemmArgs, a_type),
                MJ_FIELD(MjGemmArgs, b_type), MJ_FIELD(MjGemmArgs, c_type), MJ_FIELD(MjGemmArgs, scale_mode),
                MJ_FIELD(MjGemmArgs, epilogue)},
+    .matrix = gemm_matrix,
     .phases = {{"gemm", MJ_WORK_GRID, g_grid}},
     .shared = g_shared,
     .buffers = {MJ_BUFFER_BY(MjGemmArgs, a, a_type, MJ_IN, g_a, g_a_cols), MJ_BUFFER_BY(MjGemmArgs, b, b_type, MJ_IN, g_b, g_b_cols),
@@ -55,16 +65,18 @@ const MjOpRow mj_row_gemm = {
                 MJ_BUFFER(MjGemmArgs, offset, MJ_BUF_I32, MJ_IN, g_e1, NULL),
                 MJ_BUFFER(MjGemmArgs, count, MJ_BUF_I32, MJ_IN, g_e, NULL)},
     .flops = g_flops,
-    .proof = MJ_OP_PROOF(mj_setup_gemm, mj_fill_gemm, mj_case_ref_gemm, g_length, mj_shapes_gemm, mj_bench_gemm),
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_gemm, mj_setup_gemm, mj_fill_gemm, mj_case_ref_gemm, g_length, mj_shapes_gemm, mj_bench_gemm),
 };
 
-static const char *attention_fwd_template(MjFamily family, const void *args)
+static const char *attention_fwd_template(MjFamily family, int arch, const void *args)
 {
+    (void)arch;
     (void)args;
     return family == MJ_FAMILY_CPU ? "attention_fwd_cpu" : NULL;
 }
-static const char *attention_bwd_template(MjFamily family, const void *args)
+static const char *attention_bwd_template(MjFamily family, int arch, const void *args)
 {
+    (void)arch;
     (void)args;
     return family == MJ_FAMILY_CPU ? "attention_bwd_cpu" : NULL;
 }

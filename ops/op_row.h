@@ -8,6 +8,7 @@
 
 #include "ops/check.h"
 #include "ops/ops.h"
+#include "runtime/cuda_tensor_map.h"
 
 /* How the blocks of a launch are counted. A kernel is right for any grid; this is about speed. */
 typedef enum MjOpWork {
@@ -22,6 +23,28 @@ typedef struct MjOpPhase { /* entry points of an op, launched in turn */
     MjOpWork work;
     int64_t (*count)(const void *args); /* rows or items; NULL for MJ_WORK_ONE */
 } MjOpPhase;
+
+/* How a matrix template runs on a cuda device. Private to the template's own file in ops/. */
+#define MJ_OP_MAX_MAPS 4
+typedef struct MjOpGeometry {
+    uint32_t grid, block, cluster; /* as in MjLaunch */
+    size_t shared_bytes;
+    bool overlap;
+    int n_maps;                    /* tensor maps, passed to the kernel by value in this order as its second parameter */
+    MjTensorMapSpec maps[MJ_OP_MAX_MAPS];
+    const char *map_names[MJ_OP_MAX_MAPS]; /* for messages: "A", "B" */
+} MjOpGeometry;
+
+typedef struct MjOpMatrix {
+    const char *tmpl;
+    /* Sets tuning parameters (by index of the template's parameter; MJ_UNBOUND = the default) from the shape and the
+     * target alone: a plan made without a card must be the plan of the run. NULL: always the defaults. */
+    void (*tune)(const MjTemplate *t, int arch, const void *args, int32_t *values);
+    /* From the values that the image in hand was built with (record->tuning_of by parameter; a generic build has the
+     * defaults). Entry point `kernel` of the template. */
+    int (*geometry)(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args,
+                    MjOpGeometry *out, MjError *err);
+} MjOpMatrix;
 
 typedef struct MjOpField { /* a template parameter NAME is the int32 field `name` of the argument struct */
     const char *name;
@@ -47,6 +70,7 @@ typedef struct MjOpBuffer { /* a pointer in the argument struct */
 
 /* What proves an op; see check.h. All members are required: MJ_OP_PROOF with an empty argument does not compile. */
 typedef struct MjOpProof {
+    void (*adapt)(MjFamily family, MjOpShape *shape);  /* to what the family's templates take; NULL: nothing to change */
     void (*setup)(const MjOpShape *shape, void *args); /* scalars of the struct from a shape */
     void (*fill)(MjCase *c);                           /* inputs that random numbers can't stand for; also absent buffers */
     void (*reference)(MjCase *c);                      /* plain double precision: sets what each output must be */
@@ -54,6 +78,9 @@ typedef struct MjOpProof {
     const MjOpShape *shapes;                           /* checked: odd ones first; ends with tokens < 0 */
     const MjOpShape *bench;                            /* timed: realistic ones */
 } MjOpProof;
+#define MJ_OP_PROOF_FOR(adapt_fn, setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes)              \
+    {.adapt = adapt_fn, .setup = setup_fn, .fill = fill_fn, .reference = reference_fn, .length = length_fn,             \
+     .shapes = check_shapes, .bench = bench_shapes}
 #define MJ_OP_PROOF(setup_fn, fill_fn, reference_fn, length_fn, check_shapes, bench_shapes)                            \
     {.setup = setup_fn, .fill = fill_fn, .reference = reference_fn, .length = length_fn, .shapes = check_shapes,       \
      .bench = bench_shapes}
@@ -73,7 +100,9 @@ typedef struct MjOpProof {
 typedef struct MjOpRow {
     MjOpId id;
     const char *name, *doc;
-    const char *(*choose)(MjFamily family, const void *args); /* the template; NULL: the op's own name everywhere */
+    /* The template, or NULL where there is none; NULL: the op's own name everywhere. arch: 80, 89, 90, ...; 0 on a cpu */
+    const char *(*choose)(MjFamily family, int arch, const void *args);
+    const MjOpMatrix *const *matrix; /* of the cuda templates that need more than MJ_WORK_*; ends with NULL; may be NULL */
     size_t args_bytes;
     MjOpField fields[12];
     MjOpPhase phases[MJ_OP_MAX_PHASES];

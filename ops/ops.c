@@ -89,7 +89,9 @@ int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err)
     memset(out, 0, sizeof *out);
     out->device = device;
     out->jit = jit;
-    out->family = device != NULL ? device->ops->info(device)->family : mj_target_family(mj_jit_target(jit));
+    const char *target = mj_jit_target(jit);
+    out->family = device != NULL ? device->ops->info(device)->family : mj_target_family(target);
+    out->arch = strncmp(target, "sm_", 3) == 0 ? atoi(target + 3) : 0;
     for (int i = 0; i < MJ_OP_COUNT; i++) assert(mj_op_rows[i]->id == (MjOpId)i);
     if (device != NULL && strcmp(device->ops->kind, "cpu") == 0) return reserve_scratch(device, out->family, err);
     return 0;
@@ -132,6 +134,8 @@ static int bind_template(MjOps *ops, const MjOpRow *row, const char *name, MjOpB
                             t->params[p].name, t->args);
         }
     }
+    for (int i = 0; row->matrix != NULL && row->matrix[i] != NULL; i++)
+        if (strcmp(row->matrix[i]->tmpl, name) == 0) b->matrix = row->matrix[i];
     b->name = name;
     b->tmpl = t;
     return 0;
@@ -139,7 +143,7 @@ static int bind_template(MjOps *ops, const MjOpRow *row, const char *name, MjOpB
 
 static int find_binding(MjOps *ops, const MjOpRow *row, const void *args, const MjOpBinding **out, MjError *err)
 {
-    const char *name = row->choose != NULL ? row->choose(ops->family, args) : row->name;
+    const char *name = row->choose != NULL ? row->choose(ops->family, ops->arch, args) : row->name;
     if (name == NULL)
         return mj_error(err, MJ_ERR_MISSING, "op %s has no template for this device's instruction family", row->name);
     for (int i = 0; i < MJ_OP_TEMPLATES; i++) {
@@ -179,9 +183,33 @@ static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *p
     l->shared_bytes = row->shared != NULL ? row->shared(ops->family, args) : 0;
 }
 
+/* A launch as the template's own tiling wants it. `maps` has room for MJ_OP_MAX_MAPS and lives until the launch. */
+static int choose_geometry(const MjOps *ops, const MjOpRow *row, const MjOpMatrix *matrix, const MjLaunchRecord *record,
+                           int kernel, MjLaunch *l, MjTensorMapBytes *maps, MjError *err)
+{
+    MjOpGeometry g = {.block = CUDA_THREADS, .grid = 1};
+    int rc = matrix->geometry(record, kernel, ops->device->ops->info(ops->device), l->args, &g, err);
+    if (rc != 0) return rc;
+    for (int i = 0; i < g.n_maps; i++) {
+        char what[96];
+        (void)snprintf(what, sizeof what, "%s of %s", g.map_names[i] != NULL ? g.map_names[i] : "an operand", row->name);
+        rc = mj_cuda_tensor_map(&g.maps[i], what, &maps[i], err);
+        if (rc != 0) return rc;
+    }
+    l->grid = g.grid;
+    l->block = g.block;
+    l->cluster = g.cluster;
+    l->shared_bytes = g.shared_bytes;
+    l->overlap = g.overlap;
+    l->tensor_maps = g.n_maps > 0 ? maps : NULL;
+    l->tensor_map_bytes = (size_t)g.n_maps * sizeof *maps;
+    return 0;
+}
+
 static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, const void *args, MjError *err)
 {
     MjRequest req = {.tmpl = b->tmpl};
+    MjTensorMapBytes maps[MJ_OP_MAX_MAPS];
     for (int p = 0; p < b->tmpl->n_params; p++) {
         if (b->offset[p] < 0) {
             req.values[p] = MJ_UNBOUND;
@@ -189,6 +217,7 @@ static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, c
             memcpy(&req.values[p], (const char *)args + b->offset[p], sizeof(int32_t));
         }
     }
+    if (b->matrix != NULL && b->matrix->tune != NULL) b->matrix->tune(b->tmpl, ops->arch, args, req.values);
     for (int i = 0; i < b->tmpl->n_kernels; i++) {
         const MjLaunchRecord *record;
         req.kernel = i;
@@ -197,7 +226,9 @@ static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, c
         if (record->fn == NULL) continue; /* a plan is being recorded */
         const MjOpPhase *phase = &row->phases[i < MJ_OP_MAX_PHASES && row->phases[i].entry != NULL ? i : 0];
         MjLaunch l = {.args = args, .args_bytes = row->args_bytes, .label = row->name};
-        choose_grid(ops, row, phase, args, &l);
+        if (b->matrix != NULL) rc = choose_geometry(ops, row, b->matrix, record, i, &l, maps, err);
+        else choose_grid(ops, row, phase, args, &l);
+        if (rc != 0) return rc;
         rc = ops->device->ops->launch(ops->device, record->fn, &l, err);
         if (rc != 0) return rc;
     }

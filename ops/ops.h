@@ -37,9 +37,11 @@ typedef struct MjOpProfile { /* filled when profiling is on */
 
 /* Where a template's parameters lie in the op's argument struct; found at the op's first launch. */
 #define MJ_OP_TEMPLATES 4 /* that one op may use on one device */
+struct MjOpMatrix;
 typedef struct MjOpBinding {
     const char *name;
     const MjTemplate *tmpl;
+    const struct MjOpMatrix *matrix; /* cuda matrix templates; else NULL */
     int32_t offset[MJ_MAX_PARAMS]; /* bytes into the struct; -1: tuning, the default */
 } MjOpBinding;
 
@@ -47,6 +49,7 @@ typedef struct MjOps {
     MjDevice *device;   /* NULL while planning for a target */
     MjJit *jit;
     MjFamily family;
+    int arch;           /* 80, 89, 90, ... of a cuda target; 0 on a cpu */
     bool profile;       /* synchronises around every launch */
     MjOpProfile profiles[MJ_OP_COUNT];
     MjOpBinding bindings[MJ_OP_COUNT][MJ_OP_TEMPLATES]; /* private */

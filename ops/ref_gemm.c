@@ -3,6 +3,7 @@
 #include "ops/ref_gemm.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,12 +58,16 @@ static RefOperands ref_operands(const MjGemmArgs *g, int32_t e, int64_t row0, in
                      mj_xmalloc((size_t)(g->n * depth + 1) * sizeof(double))};
     for (int64_t i = 0; i < rows; i++)
         for (int64_t d = 0; d < depth; d++) {
-            const int64_t p = first + d, at = g->layout == MJ_GEMM_TN ? p * g->m + row0 + i : (row0 + i) * g->k + p;
+            const int64_t p = first + d, along = g->layout == MJ_GEMM_TN ? MJ_KMAJOR_STRIDE(g->k) : g->k;
+            const bool across = g->layout == MJ_GEMM_TN && g->kmajor == 0;
+            const int64_t at = across ? p * g->m + row0 + i : (row0 + i) * along + p;
             o.a[i * depth + d] = ref_element(g->a, g->a_type, at) * ref_scale_a(g, row0 + i, p);
         }
     for (int64_t j = 0; j < g->n; j++)
         for (int64_t d = 0; d < depth; d++) {
-            const int64_t p = first + d, at = g->layout == MJ_GEMM_NT ? j * g->k + p : p * g->n + j;
+            const int64_t p = first + d, along = g->layout == MJ_GEMM_TN ? MJ_KMAJOR_STRIDE(g->k) : g->k;
+            const bool across = g->layout != MJ_GEMM_NT && g->kmajor == 0;
+            const int64_t at = across ? p * g->n + j : j * along + p;
             o.b[j * depth + d] = ref_element(g->b, g->b_type, expert + at) * ref_scale_b(g, e, j, p);
         }
     return o;

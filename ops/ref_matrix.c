@@ -68,13 +68,23 @@ const MjOpShape mj_bench_gemm[] = {
     END,
 };
 
+/* A GPU's templates want 16-byte rows, and fp8 along K. */
+void mj_adapt_gemm(MjFamily family, MjOpShape *s)
+{
+    if (family == MJ_FAMILY_CPU) return;
+    s->kmajor = s->a_type != MJ_T_BF16;
+    s->n = MJ_CEIL(s->n, 16) * 16;
+    if (s->layout == MJ_GEMM_TN) s->m = MJ_CEIL(s->m, 16) * 16;
+    else s->k = MJ_CEIL(s->k, 16) * 16;
+}
+
 void mj_setup_gemm(const MjOpShape *shape, void *args)
 {
     MjGemmArgs *g = args;
     *g = (MjGemmArgs){
         .m = shape->m, .n = shape->n, .k = shape->k, .experts = shape->experts > 0 ? shape->experts : 1,
         .layout = shape->layout, .group = shape->group, .a_type = shape->a_type, .b_type = shape->b_type,
-        .c_type = shape->c_type, .scale_mode = shape->scale_mode, .epilogue = shape->epilogue,
+        .c_type = shape->c_type, .scale_mode = shape->scale_mode, .epilogue = shape->epilogue, .kmajor = shape->kmajor,
     };
 }
 
@@ -97,6 +107,18 @@ static void fill_groups(MjCase *c, int32_t bound, int32_t experts)
     mj_case_set(c, "offset", experts, at);
 }
 
+/* Zeros in what an operand stored along K has outside its groups' rows: (columns, MJ_KMAJOR_STRIDE(k)). */
+static void zero_outside(MjCase *c, const char *name, const MjGemmArgs *g, int64_t columns)
+{
+    const int64_t stride = MJ_KMAJOR_STRIDE(g->k);
+    for (int64_t p = 0; p < stride; p++) {
+        bool live = g->group == MJ_GROUP_NONE && p < g->k;
+        for (int32_t e = 0; g->group == MJ_GROUP_K && e < g->experts; e++)
+            live = live || (p >= g->offset[e] && p < g->offset[e] + g->count[e]);
+        for (int64_t i = 0; !live && i < columns; i++) mj_case_set(c, name, i * stride + p, 0.0);
+    }
+}
+
 /* Zeros in the padding rows of a matrix of `columns`. */
 static void zero_padding(MjCase *c, const char *name, const MjGemmArgs *g, int64_t columns)
 {
@@ -117,12 +139,18 @@ void mj_fill_gemm(MjCase *c)
         for (int64_t i = 0; i < c->n[b]; i++) mj_case_set(c, "a_scale", i, mj_case_uniform(c, 0.01, 1.0));
         for (int64_t i = 0; i < c->n[d]; i++) mj_case_set(c, "b_scale", i, mj_case_uniform(c, 0.01, 1.0));
     }
+    const bool along = g->layout == MJ_GEMM_TN && g->kmajor != 0;
     if (g->group == MJ_GROUP_NONE) {
         mj_case_drop(c, "offset");
         mj_case_drop(c, "count");
-        return;
+    } else {
+        fill_groups(c, g->group == MJ_GROUP_M ? g->m : g->k, g->experts);
     }
-    fill_groups(c, g->group == MJ_GROUP_M ? g->m : g->k, g->experts);
+    if (along) {
+        zero_outside(c, "a", g, g->m);
+        zero_outside(c, "b", g, g->n);
+    }
+    if (along || g->group == MJ_GROUP_NONE) return;
     zero_padding(c, "a", g, g->group == MJ_GROUP_M ? g->k : g->m);
     if (g->group == MJ_GROUP_K) zero_padding(c, "b", g, g->n);
 }

@@ -132,7 +132,7 @@ static const MjOpField names[] = {
     NAME(tokens), NAME(live), NAME(width), NAME(heads), NAME(head_dim), NAME(window), NAME(vocab), NAME(vocab_used),
     NAME(experts), NAME(top_k), NAME(capacity), NAME(rows), NAME(cols), NAME(out), NAME(in), NAME(m), NAME(n), NAME(k),
     NAME(layout), NAME(group), NAME(a_type), NAME(b_type), NAME(c_type), NAME(scale_mode), NAME(epilogue), NAME(q_type),
-    NAME(x_type), NAME(transform), NAME(route), NAME(only), NAME(count),
+    NAME(x_type), NAME(transform), NAME(kmajor), NAME(route), NAME(only), NAME(count),
 };
 enum { NAMES = sizeof names / sizeof *names };
 _Static_assert(sizeof(MjOpShape) == NAMES * sizeof(int32_t), "every number of a shape has a name");

@@ -85,6 +85,7 @@ void mj_case_ref_attention_fwd(MjCase *c);
 void mj_setup_attention_bwd(const MjOpShape *shape, void *args);
 void mj_fill_attention_bwd(MjCase *c);
 void mj_case_ref_attention_bwd(MjCase *c);
+void mj_adapt_gemm(MjFamily family, MjOpShape *s);
 void mj_setup_gemm(const MjOpShape *shape, void *args);
 void mj_fill_gemm(MjCase *c);
 void mj_case_ref_gemm(MjCase *c);
