@@ -4,6 +4,7 @@
  * tests/simgpu/include/ptx.cuh implements the same names for the simulated GPU, so what is added here is added there.
  * Sections are cited by their title in the "Parallel Thread Execution ISA" manual (numbers move between versions).
  * Shared-memory addresses are 32-bit (`.shared` window); `bar` is the shared address of an 8-byte mbarrier.
+ * Template parameters have long names here: M, N and K may be macros, the dimensions of the kernel that includes this.
  * Everything "collective" must be reached by all 32 threads of a warp together; wgmma by all 128 of a warpgroup.
  */
 #ifndef MJ_PTX_CUH
@@ -107,9 +108,11 @@ MJ_PTX void mj_ptx_cp_async_16(mj_u32 dst, const void *src, mj_u32 bytes) {
 MJ_PTX void mj_ptx_cp_async_4(mj_u32 dst, const void *src, mj_u32 bytes) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
 }
-/* "cp.async.commit_group", "cp.async.wait_group": at most N groups of this thread still in flight. */
+/* "cp.async.commit_group", "cp.async.wait_group": at most Groups groups of this thread still in flight. */
 MJ_PTX void mj_ptx_cp_async_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> MJ_PTX void mj_ptx_cp_async_wait(void) { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+template <int Groups> MJ_PTX void mj_ptx_cp_async_wait(void) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
+}
 
 /* ---- matrix fragments: ldmatrix, stmatrix, mma.sync ---------------------------------------------------------- */
 
@@ -328,10 +331,12 @@ MJ_PTX void mj_ptx_bulk_store(void *dst, mj_u32 src, mj_u32 bytes) {
 /* "cp.async.bulk.commit_group", "cp.async.bulk.wait_group": stores of this thread. `_read` waits only until the shared
  * memory may be overwritten; the other until the global writes are visible. */
 MJ_PTX void mj_ptx_tma_commit(void) { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-template <int N> MJ_PTX void mj_ptx_tma_wait_read(void) {
-    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+template <int Groups> MJ_PTX void mj_ptx_tma_wait_read(void) {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Groups) : "memory");
 }
-template <int N> MJ_PTX void mj_ptx_tma_wait(void) { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory"); }
+template <int Groups> MJ_PTX void mj_ptx_tma_wait(void) {
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Groups) : "memory");
+}
 
 #endif /* sm_90 */
 
@@ -339,15 +344,21 @@ template <int N> MJ_PTX void mj_ptx_tma_wait(void) { asm volatile("cp.async.bulk
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* "setmaxnreg": collective over a warpgroup; N a multiple of 8 in 24..256. */
-template <int N> MJ_PTX void mj_ptx_setmaxnreg_inc(void) { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
-template <int N> MJ_PTX void mj_ptx_setmaxnreg_dec(void) { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+/* "setmaxnreg": collective over a warpgroup; Regs a multiple of 8 in 24..256. */
+template <int Regs> MJ_PTX void mj_ptx_setmaxnreg_inc(void) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Regs));
+}
+template <int Regs> MJ_PTX void mj_ptx_setmaxnreg_dec(void) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Regs));
+}
 
 /* "wgmma.fence": before the first wgmma, and whenever a register operand was written by other code since. */
 MJ_PTX void mj_ptx_wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 /* "wgmma.commit_group", "wgmma.wait_group": accumulators may be read once their group is no longer in flight. */
 MJ_PTX void mj_ptx_wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> MJ_PTX void mj_ptx_wgmma_wait(void) { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+template <int Groups> MJ_PTX void mj_ptx_wgmma_wait(void) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Groups) : "memory");
+}
 /* Keeps the compiler from moving uses of an accumulator across a wgmma that is in flight. */
 template <int R> MJ_PTX void mj_ptx_wgmma_pin(float (&d)[R]) {
 #pragma unroll
@@ -362,7 +373,7 @@ MJ_PTX mj_u64 mj_ptx_wgmma_desc(mj_u32 addr, mj_u32 leading, mj_u32 stride, mj_u
 
 /* "wgmma.mma_async": d(64, N) (+)= A(64, K) B(K, N); N/2 accumulators a thread. `accumulate` 0 ignores d's old value.
  * TRANS 0 = K-major, 1 = MN-major (bf16 only). The register-A form takes the fragment of "Register Fragments: m64k16". */
-template <int N> struct MjWgmma;
+template <int Cols> struct MjWgmma;
 
 #define MJ_PTX_L0 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define MJ_PTX_L1 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -460,24 +471,24 @@ MJ_PTX_WGMMA(240, MJ_PTX_L0 MJ_PTX_L1 MJ_PTX_L2 MJ_PTX_L3 MJ_PTX_L4 MJ_PTX_L5 MJ
 MJ_PTX_WGMMA(256, MJ_PTX_L0 MJ_PTX_L1 MJ_PTX_L2 MJ_PTX_L3 MJ_PTX_L4 MJ_PTX_L5 MJ_PTX_L6 MJ_PTX_L7 MJ_PTX_L8 MJ_PTX_L9 MJ_PTX_L10 MJ_PTX_L11 MJ_PTX_L12 MJ_PTX_L13 MJ_PTX_L14 MJ_PTX_L15, "128", "129", "130", "131", "132", "133", "134", "135")
 #undef MJ_PTX_DS
 
-/* Uniform over N: mj_ptx_wgmma_bf16<128, 0, 0>(d, a, b, k > 0). */
-template <int N, int TA, int TB> MJ_PTX void mj_ptx_wgmma_bf16(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc) {
-    MjWgmma<N>::template bf16<TA, TB>(d, a, b, acc);
+/* Uniform over the columns: mj_ptx_wgmma_bf16<128, 0, 0>(d, a, b, k > 0). */
+template <int Cols, int TA, int TB> MJ_PTX void mj_ptx_wgmma_bf16(float (&d)[Cols / 2], mj_u64 a, mj_u64 b, int acc) {
+    MjWgmma<Cols>::template bf16<TA, TB>(d, a, b, acc);
 }
-template <int N, int TB> MJ_PTX void mj_ptx_wgmma_bf16_reg(float (&d)[N / 2], const mj_u32 (&a)[4], mj_u64 b, int acc) {
-    MjWgmma<N>::template bf16_reg<TB>(d, a, b, acc);
+template <int Cols, int TB> MJ_PTX void mj_ptx_wgmma_bf16_reg(float (&d)[Cols / 2], const mj_u32 (&a)[4], mj_u64 b, int acc) {
+    MjWgmma<Cols>::template bf16_reg<TB>(d, a, b, acc);
 }
-template <int N> MJ_PTX void mj_ptx_wgmma_e4m3_e4m3(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc) {
-    MjWgmma<N>::e4m3_e4m3(d, a, b, acc);
+template <int Cols> MJ_PTX void mj_ptx_wgmma_e4m3_e4m3(float (&d)[Cols / 2], mj_u64 a, mj_u64 b, int acc) {
+    MjWgmma<Cols>::e4m3_e4m3(d, a, b, acc);
 }
-template <int N> MJ_PTX void mj_ptx_wgmma_e5m2_e4m3(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc) {
-    MjWgmma<N>::e5m2_e4m3(d, a, b, acc);
+template <int Cols> MJ_PTX void mj_ptx_wgmma_e5m2_e4m3(float (&d)[Cols / 2], mj_u64 a, mj_u64 b, int acc) {
+    MjWgmma<Cols>::e5m2_e4m3(d, a, b, acc);
 }
-template <int N> MJ_PTX void mj_ptx_wgmma_e4m3_e5m2(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc) {
-    MjWgmma<N>::e4m3_e5m2(d, a, b, acc);
+template <int Cols> MJ_PTX void mj_ptx_wgmma_e4m3_e5m2(float (&d)[Cols / 2], mj_u64 a, mj_u64 b, int acc) {
+    MjWgmma<Cols>::e4m3_e5m2(d, a, b, acc);
 }
-template <int N> MJ_PTX void mj_ptx_wgmma_e5m2_e5m2(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc) {
-    MjWgmma<N>::e5m2_e5m2(d, a, b, acc);
+template <int Cols> MJ_PTX void mj_ptx_wgmma_e5m2_e5m2(float (&d)[Cols / 2], mj_u64 a, mj_u64 b, int acc) {
+    MjWgmma<Cols>::e5m2_e5m2(d, a, b, acc);
 }
 
 #endif /* sm_90a */
