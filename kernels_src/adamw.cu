@@ -7,10 +7,12 @@
 MJ_KERNEL(adamw, MjAdamwArgs)
 {
     const float beta1 = args->beta1, beta2 = args->beta2, eps = args->eps, scale = args->grad_scale;
-    const float keep = 1.0f - args->lr * args->weight_decay;
-    const float step = args->lr / args->bias1;
-    const float inverse2 = 1.0f / args->bias2;
+    const float lr = args->rates[MJ_RATE_LR];
+    const float keep = 1.0f - lr * args->weight_decay;
+    const float step = lr / args->rates[MJ_RATE_BIAS1];
+    const float inverse2 = 1.0f / args->rates[MJ_RATE_BIAS2];
     const MjLanes zero = mj_lanes_zero();
+    if (!mj_guard(args->guard)) return;
     MJ_FOR_ROWS(t, (args->n + MJ_CHUNK - 1) / MJ_CHUNK) {
         const int64_t at = (int64_t)t * MJ_CHUNK;
         const int32_t left = args->n - at < MJ_CHUNK ? (int32_t)(args->n - at) : MJ_CHUNK;

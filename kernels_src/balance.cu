@@ -7,7 +7,7 @@
 
 MJ_KERNEL(balance, MjBalanceArgs)
 {
-    if (mj_block != 0 || !MJ_BLOCK_LEADER) return;
+    if (mj_block != 0 || !MJ_BLOCK_LEADER || !mj_guard(args->guard)) return;
     int64_t total = 0;
     for (int32_t e = 0; e < EXPERTS; e++) total += args->demand[e];
     float mean = 0.0f;

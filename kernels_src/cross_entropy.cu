@@ -22,7 +22,7 @@ MJ_FN void softcap(MjLanes *t, MjLanes *z, const uint16_t *row, int32_t left, fl
 MJ_KERNEL(cross_entropy, MjCrossEntropyArgs)
 {
     const int32_t used = args->vocab_used;
-    const float cap = args->softcap;
+    const float cap = args->softcap, dscale = args->dscale[0];
     MJ_FOR_ROWS(n, TOKENS) {
         uint16_t *row = args->logits + (int64_t)n * VOCAB;
         const int32_t target = args->target[n];
@@ -60,7 +60,7 @@ MJ_KERNEL(cross_entropy, MjCrossEntropyArgs)
             softcap(&t, &z, row + c, VOCAB - c, cap);
             MJ_FOR_LANES(l) {
                 const float p = mj_expf(z.v[l] - top) * inverse - (c + mj_lane_column(l) == target ? 1.0f : 0.0f);
-                const float d = p * args->dscale * mj_fmaf(-t.v[l], t.v[l], 1.0f);
+                const float d = p * dscale * mj_fmaf(-t.v[l], t.v[l], 1.0f);
                 z.v[l] = c + mj_lane_column(l) < used ? d : 0.0f;
             }
             mj_store_bf16(row + c, &z, VOCAB - c);

@@ -13,7 +13,7 @@
 MJ_KERNEL(embedding_bwd, MjEmbeddingBwdArgs)
 {
     const int32_t strips = (WIDTH + MJ_CHUNK - 1) / MJ_CHUNK;
-    const int32_t live = args->live < TOKENS ? args->live : TOKENS;
+    const int32_t live = args->live[0] < TOKENS ? args->live[0] : TOKENS;
     MJ_FOR_ROWS(item, strips * PARTS) {
         const int32_t c = item / PARTS * MJ_CHUNK;
         const int32_t part = item % PARTS;

@@ -4,7 +4,8 @@
  * A template's parameter NAME is the field `name` here (lower case). Where a mode binds it, the field is ignored.
  * Pointers are device pointers; shapes stand beside them. N = tokens (padded), W = width, H = heads, D = head_dim,
  * V = vocab, E = experts, K = top_k, F = hidden size, R = routed rows (a capacity: the layout's upper bound).
- * `live` is the number of real tokens (<= tokens): always an argument, never bound.
+ * What changes from step to step (`live`, `dscale`, `rates`) is read from device memory and is never a parameter: so the
+ * arguments of a step are the same each time, and a captured step can be replayed. `live` is the number of real tokens.
  * bf16 is uint16_t bits, fp8 is uint8_t bits. Element types of a variant field are MJ_T_* below.
  */
 #ifndef MJ_KERNEL_ARGS_H
@@ -39,7 +40,8 @@ typedef struct MjEmbeddingBwdArgs { /* dtable[v] += sum over n with token[n] = v
     const int32_t *token; /* (N) */
     const float *dout;    /* (N, W) */
     float *dtable;        /* (V, W) */
-    int32_t tokens, width, vocab, live;
+    const int32_t *live;  /* (1): real tokens, <= tokens */
+    int32_t tokens, width, vocab;
 } MjEmbeddingBwdArgs;
 
 typedef struct MjRmsnormFwdArgs { /* y = x / sqrt(mean(x^2) + eps); y in bf16 and/or f32 */
@@ -155,7 +157,8 @@ typedef struct MjRouterFwdArgs { /* score = sigmoid(x . w_e); chosen = top_k of 
     float *score;          /* (N, E) */
     int32_t *expert;       /* (N, K): ties go to the lower index; -1 for n >= live */
     float *gate;           /* (N, K): score of the chosen, normalised to sum 1 when `normalize`; 0 for n >= live */
-    int32_t tokens, width, experts, top_k, live, normalize;
+    const int32_t *live;   /* (1) */
+    int32_t tokens, width, experts, top_k, normalize;
 } MjRouterFwdArgs;
 
 typedef struct MjRouterBwdArgs { /* from dgate to dlogit; then dx and dweight */
@@ -169,7 +172,8 @@ typedef struct MjRouterBwdArgs { /* from dgate to dlogit; then dx and dweight */
     uint16_t *dx;          /* (N, W) bf16, overwritten */
     float *partial;        /* (ceil(N/256), E, W) scratch for dweight */
     float *dweight;        /* (E, W) += */
-    int32_t tokens, width, experts, top_k, live, normalize;
+    const int32_t *live;   /* (1) */
+    int32_t tokens, width, experts, top_k, normalize;
 } MjRouterBwdArgs;
 
 typedef struct MjRouteMapArgs {
@@ -184,11 +188,13 @@ typedef struct MjRouteMapArgs {
     int32_t *slot_of;       /* (R): n * K + k, or -1 for padding */
     int32_t *stats;         /* (4): padded rows, dropped rows, rows used, largest count; += (zeroed by the trainer each step) */
     int32_t *scratch;       /* (ceil(N/256), E) */
-    int32_t tokens, experts, top_k, rows, capacity, live; /* rows = R */
+    const int32_t *live;    /* (1) */
+    int32_t tokens, experts, top_k, rows, capacity; /* rows = R */
 } MjRouteMapArgs;
 
 typedef struct MjBalanceArgs { /* bias[e] += rate * sign(mean(demand) - demand[e]), then centred: bias -= mean(bias) */
     const int32_t *demand; /* (E) */
+    const double *guard;   /* (2), see MjAdamwArgs; may be NULL */
     float *bias;           /* (E) */
     float rate;
     int32_t experts;
@@ -300,7 +306,8 @@ typedef struct MjCrossEntropyArgs {
     uint16_t *logits;      /* (N, V) bf16, in place */
     const int32_t *target; /* (N) */
     float *loss;           /* (N) */
-    float softcap, dscale;
+    const float *dscale;   /* (1) */
+    float softcap;
     int32_t tokens, vocab, vocab_used, write_grad;
 } MjCrossEntropyArgs;
 
@@ -315,11 +322,17 @@ typedef struct MjSumArgs { /* out[0] (+)= sum of x in fixed chunks of 4096, then
 
 /* ---- optimizer --------------------------------------------------------------------------------------------- */
 
+#define MJ_RATE_LR 0    /* learning rate */
+#define MJ_RATE_BIAS1 1 /* 1 - beta1^t */
+#define MJ_RATE_BIAS2 2 /* 1 - beta2^t */
+#define MJ_RATES 3
+
 typedef struct MjAdamwArgs { /* decoupled weight decay; all in f32; grad is zeroed after use */
     float *w, *m, *v, *grad; /* (n) */
+    const float *rates;      /* (MJ_RATES) */
+    const double *guard;     /* (2): loss and squared gradient norm; unless both are finite, nothing changes; may be NULL */
     int64_t n;
-    float lr, beta1, beta2, eps, weight_decay;
-    float bias1, bias2;      /* 1 - beta^t */
+    float beta1, beta2, eps, weight_decay;
     float grad_scale;
 } MjAdamwArgs;
 

@@ -119,6 +119,12 @@ MJ_FN float mj_tanhf(float x)
 }
 
 /* 1 / (1 + exp(-x)): at most 3 ulp */
+/* Whether both sums of a step are finite; without sums, yes. An update that NaN would ruin asks first. */
+MJ_FN bool mj_guard(const double *sums)
+{
+    return sums == NULL || (sums[0] - sums[0] == 0.0 && sums[1] - sums[1] == 0.0);
+}
+
 MJ_FN float mj_sigmoidf(float x) { return 1.0f / (1.0f + mj_expf(-x)); }
 
 /* sin and cos of an angle in double, as RoPE needs them: |angle| <= 1e9 reduced in double, then 2 ulp in float */

@@ -22,7 +22,7 @@ MJ_FN int32_t first_slot(const MjRouteMapArgs *args, int32_t t)
 MJ_FN int32_t last_slot(const MjRouteMapArgs *args, int32_t t)
 {
     int32_t last = (t + 1) * CHUNK_TOKENS;
-    last = last < args->live ? last : args->live;
+    last = last < args->live[0] ? last : args->live[0];
     last = last < TOKENS ? last : TOKENS;
     return last * TOP_K;
 }

@@ -34,10 +34,11 @@ MJ_FN float score_gradient(const MjRouterBwdArgs *args, int32_t n, int32_t k)
 
 MJ_KERNEL(router_bwd_x, MjRouterBwdArgs)
 {
+    const int32_t tokens_live = args->live[0];
     MJ_FOR_ROWS(n, TOKENS) {
         const int32_t *expert = args->expert + (int64_t)n * TOP_K;
         float *dlogit = args->dlogit + (int64_t)n * EXPERTS;
-        const bool live = n < args->live && expert[0] >= 0;
+        const bool live = n < tokens_live && expert[0] >= 0;
         mj_warp_sync();
         if (MJ_WARP_LEADER) {
             for (int32_t e = 0; e < EXPERTS; e++) dlogit[e] = 0.0f;

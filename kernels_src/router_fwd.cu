@@ -44,8 +44,9 @@ MJ_FN void set_score(const MjRouterFwdArgs *args, int32_t n, int32_t e, float sc
 MJ_KERNEL(router_fwd, MjRouterFwdArgs)
 {
     float *key = (float *)mj_shared + MJ_WARP_INDEX * EXPERTS;
+    const int32_t tokens_live = args->live[0];
     MJ_FOR_ROWS(n, TOKENS) {
-        const bool live = n < args->live;
+        const bool live = n < tokens_live;
         const uint16_t *row = args->x + (int64_t)n * WIDTH;
         int32_t e = 0;
         for (; live && e + 4 <= EXPERTS; e += 4) { /* four share the loads of x */

@@ -4,6 +4,7 @@
 
 MJ_COUNT(ce_n, MjCrossEntropyArgs, a->tokens)
 MJ_COUNT(ce_v, MjCrossEntropyArgs, a->vocab)
+MJ_COUNT(ce_one, MjCrossEntropyArgs, a != NULL ? 1 : 0)
 MJ_COUNT(ce_nv, MjCrossEntropyArgs, (int64_t)a->tokens * a->vocab)
 static double ce_length(const void *args) { return (double)((const MjCrossEntropyArgs *)args)->vocab; }
 static double ce_flops(const void *args) { return 10.0 * (double)ce_nv(args); }
@@ -15,7 +16,8 @@ const MjOpRow mj_row_cross_entropy = {
     .phases = {{"cross_entropy", MJ_WORK_ROWS, ce_n}},
     .buffers = {MJ_BUFFER(MjCrossEntropyArgs, logits, MJ_BUF_BF16, MJ_INOUT, ce_nv, ce_v),
                 MJ_BUFFER(MjCrossEntropyArgs, target, MJ_BUF_I32, MJ_IN, ce_n, NULL),
-                MJ_BUFFER(MjCrossEntropyArgs, loss, MJ_BUF_F32, MJ_OUT, ce_n, NULL)},
+                MJ_BUFFER(MjCrossEntropyArgs, loss, MJ_BUF_F32, MJ_OUT, ce_n, NULL),
+                MJ_BUFFER(MjCrossEntropyArgs, dscale, MJ_BUF_F32, MJ_IN, ce_one, NULL)},
     .flops = ce_flops,
     .proof = MJ_OP_PROOF(mj_setup_cross_entropy, mj_fill_cross_entropy, mj_ref_cross_entropy, ce_length, mj_shapes_loss,
                          mj_bench_loss),
@@ -40,6 +42,8 @@ const MjOpRow mj_row_sum = {
 };
 
 MJ_COUNT(o_n, MjAdamwArgs, a->n)
+MJ_COUNT(o_rates, MjAdamwArgs, a != NULL ? MJ_RATES : 0)
+MJ_COUNT(o_guard, MjAdamwArgs, a != NULL ? 2 : 0)
 MJ_COUNT(o_chunks, MjAdamwArgs, MJ_CEIL(a->n, 128))
 static double o_flops(const void *args) { return 16.0 * (double)o_n(args); }
 
@@ -48,7 +52,9 @@ const MjOpRow mj_row_adamw = {
     .phases = {{"adamw", MJ_WORK_ROWS, o_chunks}},
     .buffers = {MJ_BUFFER(MjAdamwArgs, w, MJ_BUF_F32, MJ_INOUT, o_n, NULL), MJ_BUFFER(MjAdamwArgs, m, MJ_BUF_F32, MJ_INOUT, o_n, NULL),
                 MJ_BUFFER(MjAdamwArgs, v, MJ_BUF_F32, MJ_INOUT, o_n, NULL),
-                MJ_BUFFER(MjAdamwArgs, grad, MJ_BUF_F32, MJ_INOUT, o_n, NULL)},
+                MJ_BUFFER(MjAdamwArgs, grad, MJ_BUF_F32, MJ_INOUT, o_n, NULL),
+                MJ_BUFFER(MjAdamwArgs, rates, MJ_BUF_F32, MJ_IN, o_rates, NULL),
+                MJ_BUFFER(MjAdamwArgs, guard, MJ_BUF_F64, MJ_IN, o_guard, NULL)},
     .flops = o_flops,
-    .proof = MJ_OP_PROOF(mj_setup_adamw, mj_fill_adamw, mj_ref_adamw, mj_length_none, mj_shapes_flat, mj_bench_flat),
+    .proof = MJ_OP_PROOF(mj_setup_adamw, mj_fill_adamw, mj_ref_adamw, mj_length_none, mj_shapes_adamw, mj_bench_flat),
 };

@@ -24,6 +24,7 @@ MJ_COUNT(eb_n, MjEmbeddingBwdArgs, a->tokens)
 MJ_COUNT(eb_w, MjEmbeddingBwdArgs, a->width)
 MJ_COUNT(eb_nw, MjEmbeddingBwdArgs, (int64_t)a->tokens * a->width)
 MJ_COUNT(eb_vw, MjEmbeddingBwdArgs, (int64_t)a->vocab * a->width)
+MJ_COUNT(eb_one, MjEmbeddingBwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(eb_items, MjEmbeddingBwdArgs, (int64_t)MJ_CEIL(a->width, 128) * 64)
 static double eb_bytes(const void *args) { return 12.0 * (double)eb_nw(args) + 4.0 * (double)eb_n(args); }
 static double eb_length(const void *args) { return (double)((const MjEmbeddingBwdArgs *)args)->tokens; }
@@ -34,7 +35,8 @@ const MjOpRow mj_row_embedding_bwd = {
     .phases = {{"embedding_bwd", MJ_WORK_ROWS, eb_items}},
     .buffers = {MJ_BUFFER(MjEmbeddingBwdArgs, token, MJ_BUF_I32, MJ_IN, eb_n, NULL),
                 MJ_BUFFER(MjEmbeddingBwdArgs, dout, MJ_BUF_F32, MJ_IN, eb_nw, eb_w),
-                MJ_BUFFER(MjEmbeddingBwdArgs, dtable, MJ_BUF_F32, MJ_INOUT, eb_vw, eb_w)},
+                MJ_BUFFER(MjEmbeddingBwdArgs, dtable, MJ_BUF_F32, MJ_INOUT, eb_vw, eb_w),
+                MJ_BUFFER(MjEmbeddingBwdArgs, live, MJ_BUF_I32, MJ_IN, eb_one, NULL)},
     .bytes = eb_bytes,
     .proof = MJ_OP_PROOF(mj_setup_embedding_bwd, mj_fill_embedding_bwd, mj_ref_embedding_bwd, eb_length, mj_shapes_tokens,
                          mj_bench_tokens),

@@ -9,6 +9,7 @@ MJ_COUNT(rf_k, MjRouterFwdArgs, a->top_k)
 MJ_COUNT(rf_nw, MjRouterFwdArgs, (int64_t)a->tokens * a->width)
 MJ_COUNT(rf_ew, MjRouterFwdArgs, (int64_t)a->experts * a->width)
 MJ_COUNT(rf_ne, MjRouterFwdArgs, (int64_t)a->tokens * a->experts)
+MJ_COUNT(rf_one, MjRouterFwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(rf_nk, MjRouterFwdArgs, (int64_t)a->tokens * a->top_k)
 static double rf_length(const void *args) { return (double)((const MjRouterFwdArgs *)args)->width; }
 static double rf_flops(const void *args) { return 2.0 * (double)rf_ne(args) * (double)rf_w(args); }
@@ -28,7 +29,8 @@ const MjOpRow mj_row_router_fwd = {
                 MJ_BUFFER(MjRouterFwdArgs, bias, MJ_BUF_F32, MJ_IN, rf_e, NULL),
                 MJ_BUFFER(MjRouterFwdArgs, score, MJ_BUF_F32, MJ_OUT, rf_ne, rf_e),
                 MJ_BUFFER(MjRouterFwdArgs, expert, MJ_BUF_I32, MJ_OUT, rf_nk, rf_k),
-                MJ_BUFFER(MjRouterFwdArgs, gate, MJ_BUF_F32, MJ_OUT, rf_nk, rf_k)},
+                MJ_BUFFER(MjRouterFwdArgs, gate, MJ_BUF_F32, MJ_OUT, rf_nk, rf_k),
+                MJ_BUFFER(MjRouterFwdArgs, live, MJ_BUF_I32, MJ_IN, rf_one, NULL)},
     .flops = rf_flops,
     .proof = MJ_OP_PROOF(mj_setup_router_fwd, mj_fill_router_fwd, mj_ref_router_fwd, rf_length, mj_shapes_routed,
                          mj_bench_routed),
@@ -41,6 +43,7 @@ MJ_COUNT(rb_k, MjRouterBwdArgs, a->top_k)
 MJ_COUNT(rb_nw, MjRouterBwdArgs, (int64_t)a->tokens * a->width)
 MJ_COUNT(rb_ew, MjRouterBwdArgs, (int64_t)a->experts * a->width)
 MJ_COUNT(rb_ne, MjRouterBwdArgs, (int64_t)a->tokens * a->experts)
+MJ_COUNT(rb_one, MjRouterBwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(rb_nk, MjRouterBwdArgs, (int64_t)a->tokens * a->top_k)
 MJ_COUNT(rb_partial, MjRouterBwdArgs, (int64_t)MJ_CEIL(a->tokens, 256) * a->experts * a->width)
 MJ_COUNT(rb_partial_items, MjRouterBwdArgs, (int64_t)MJ_CEIL(a->tokens, 256) * a->experts * MJ_CEIL(a->width, 128))
@@ -63,7 +66,8 @@ const MjOpRow mj_row_router_bwd = {
                 MJ_BUFFER(MjRouterBwdArgs, dlogit, MJ_BUF_F32, MJ_SCRATCH, rb_ne, rb_e),
                 MJ_BUFFER(MjRouterBwdArgs, dx, MJ_BUF_BF16, MJ_OUT, rb_nw, rb_w),
                 MJ_BUFFER(MjRouterBwdArgs, partial, MJ_BUF_F32, MJ_SCRATCH, rb_partial, rb_w),
-                MJ_BUFFER(MjRouterBwdArgs, dweight, MJ_BUF_F32, MJ_INOUT, rb_ew, rb_w)},
+                MJ_BUFFER(MjRouterBwdArgs, dweight, MJ_BUF_F32, MJ_INOUT, rb_ew, rb_w),
+                MJ_BUFFER(MjRouterBwdArgs, live, MJ_BUF_I32, MJ_IN, rb_one, NULL)},
     .flops = rb_flops,
     .proof = MJ_OP_PROOF(mj_setup_router_bwd, mj_fill_router_bwd, mj_ref_router_bwd, rb_length, mj_shapes_routed,
                          mj_bench_routed),
@@ -74,6 +78,7 @@ MJ_COUNT(rm_e, MjRouteMapArgs, a->experts)
 MJ_COUNT(rm_e1, MjRouteMapArgs, a->experts + 1)
 MJ_COUNT(rm_k, MjRouteMapArgs, a->top_k)
 MJ_COUNT(rm_r, MjRouteMapArgs, a->rows)
+MJ_COUNT(rm_one, MjRouteMapArgs, a != NULL ? 1 : 0)
 MJ_COUNT(rm_nk, MjRouteMapArgs, (int64_t)a->tokens * a->top_k)
 MJ_COUNT(rm_scratch, MjRouteMapArgs, (int64_t)MJ_CEIL(a->tokens, 256) * a->experts)
 MJ_COUNT(rm_four, MjRouteMapArgs, a != NULL ? 4 : 0)
@@ -92,12 +97,14 @@ const MjOpRow mj_row_route_map = {
                 MJ_BUFFER(MjRouteMapArgs, row_of, MJ_BUF_I32, MJ_OUT, rm_nk, rm_k),
                 MJ_BUFFER(MjRouteMapArgs, slot_of, MJ_BUF_I32, MJ_OUT, rm_r, NULL),
                 MJ_BUFFER(MjRouteMapArgs, stats, MJ_BUF_I32, MJ_INOUT, rm_four, NULL),
-                MJ_BUFFER(MjRouteMapArgs, scratch, MJ_BUF_I32, MJ_SCRATCH, rm_scratch, rm_e)},
+                MJ_BUFFER(MjRouteMapArgs, scratch, MJ_BUF_I32, MJ_SCRATCH, rm_scratch, rm_e),
+                MJ_BUFFER(MjRouteMapArgs, live, MJ_BUF_I32, MJ_IN, rm_one, NULL)},
     .proof = MJ_OP_PROOF(mj_setup_route_map, mj_fill_route_map, mj_ref_route_map, mj_length_none, mj_shapes_routed,
                          mj_bench_routed),
 };
 
 MJ_COUNT(ba_e, MjBalanceArgs, a->experts)
+MJ_COUNT(ba_guard, MjBalanceArgs, a != NULL ? 2 : 0)
 static double ba_length(const void *args) { return (double)((const MjBalanceArgs *)args)->experts; }
 
 const MjOpRow mj_row_balance = {
@@ -105,8 +112,9 @@ const MjOpRow mj_row_balance = {
     .fields = {MJ_FIELD(MjBalanceArgs, experts)},
     .phases = {{"balance", MJ_WORK_ONE, NULL}},
     .buffers = {MJ_BUFFER(MjBalanceArgs, demand, MJ_BUF_I32, MJ_IN, ba_e, NULL),
-                MJ_BUFFER(MjBalanceArgs, bias, MJ_BUF_F32, MJ_INOUT, ba_e, NULL)},
-    .proof = MJ_OP_PROOF(mj_setup_balance, mj_fill_balance, mj_ref_balance, ba_length, mj_shapes_routed, mj_bench_routed),
+                MJ_BUFFER(MjBalanceArgs, bias, MJ_BUF_F32, MJ_INOUT, ba_e, NULL),
+                MJ_BUFFER(MjBalanceArgs, guard, MJ_BUF_F64, MJ_IN, ba_guard, NULL)},
+    .proof = MJ_OP_PROOF(mj_setup_balance, mj_fill_balance, mj_ref_balance, ba_length, mj_shapes_balance, mj_bench_routed),
 };
 
 MJ_COUNT(pf_w, MjPermuteArgs, a->width)

@@ -26,9 +26,13 @@ void mj_ref_embedding_fwd(MjCase *c)
 
 void mj_setup_embedding_bwd(const MjOpShape *s, void *args)
 {
-    *(MjEmbeddingBwdArgs *)args = (MjEmbeddingBwdArgs){.tokens = s->tokens, .width = s->width, .vocab = s->vocab, .live = s->live};
+    *(MjEmbeddingBwdArgs *)args = (MjEmbeddingBwdArgs){.tokens = s->tokens, .width = s->width, .vocab = s->vocab};
 }
-void mj_fill_embedding_bwd(MjCase *c) { random_tokens(c, c->shape.tokens, c->shape.vocab); }
+void mj_fill_embedding_bwd(MjCase *c)
+{
+    random_tokens(c, c->shape.tokens, c->shape.vocab);
+    mj_case_set(c, "live", 0, c->shape.live);
+}
 void mj_ref_embedding_bwd(MjCase *c)
 {
     const MjEmbeddingBwdArgs *a = ARGS(MjEmbeddingBwdArgs, c);
@@ -36,7 +40,7 @@ void mj_ref_embedding_bwd(MjCase *c)
         for (int64_t i = 0; i < a->width; i++) {
             const double before = mj_case_in(c, "dtable", v * a->width + i);
             double sum = before, size = fabs(before);
-            for (int64_t n = 0; n < a->live; n++) {
+            for (int64_t n = 0; n < a->live[0]; n++) {
                 if (a->token[n] != v) continue;
                 sum += (double)a->dout[n * a->width + i];
                 size += fabs((double)a->dout[n * a->width + i]);

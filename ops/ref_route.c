@@ -74,11 +74,12 @@ static void fill_maps(MjCase *c, const int32_t *slot_of, const int32_t *offset, 
 void mj_setup_router_fwd(const MjOpShape *s, void *args)
 {
     *(MjRouterFwdArgs *)args = (MjRouterFwdArgs){.tokens = s->tokens, .width = s->width, .experts = s->experts, .top_k = s->top_k,
-                                                .live = s->live, .normalize = s->only == 0};
+                                                .normalize = s->only == 0};
 }
 void mj_fill_router_fwd(MjCase *c)
 {
     const MjRouterFwdArgs *a = ARGS(MjRouterFwdArgs, c);
+    mj_case_set(c, "live", 0, c->shape.live);
     for (int64_t i = 0; i < (int64_t)a->experts * a->width; i++) {
         /* route 1: every expert the same, so that all scores tie and the lowest indices must be taken */
         const int64_t e = i / a->width, of = c->shape.route == 1 ? i - e * a->width : i;
@@ -122,15 +123,15 @@ void mj_ref_router_fwd(MjCase *c)
                 z += term;
                 size += fabs(term);
             }
-            score[e] = n < a->live ? 1.0 / (1.0 + exp(-z)) : 0.0;
-            mj_case_want(c, "score", n * a->experts + e, score[e], n < a->live ? 1.0 + size / 4.0 : 0.0);
+            score[e] = n < a->live[0] ? 1.0 / (1.0 + exp(-z)) : 0.0;
+            mj_case_want(c, "score", n * a->experts + e, score[e], n < a->live[0] ? 1.0 + size / 4.0 : 0.0);
         }
         choose_top(score, a->bias, a->experts, a->top_k, chosen, &clear);
         for (int64_t k = 0; k < a->top_k; k++) sum += score[chosen[k]];
         for (int64_t k = 0; k < a->top_k; k++) {
             const int64_t at = n * a->top_k + k;
             const double gate = a->normalize ? score[chosen[k]] / sum : score[chosen[k]];
-            if (n >= a->live) {
+            if (n >= a->live[0]) {
                 mj_case_want_within(c, "expert", at, -1, 0.0);
                 mj_case_want_within(c, "gate", at, 0.0, 0.0);
             } else { /* too close to call in f32: either choice is right */
@@ -146,19 +147,20 @@ void mj_ref_router_fwd(MjCase *c)
 void mj_setup_router_bwd(const MjOpShape *s, void *args)
 {
     *(MjRouterBwdArgs *)args = (MjRouterBwdArgs){.tokens = s->tokens, .width = s->width, .experts = s->experts, .top_k = s->top_k,
-                                                .live = s->live, .normalize = s->only == 0};
+                                                .normalize = s->only == 0};
 }
 void mj_fill_router_bwd(MjCase *c)
 {
     const MjRouterBwdArgs *a = ARGS(MjRouterBwdArgs, c);
-    mj_ref_choose(c, (int32_t *)(uintptr_t)a->expert, a->tokens, a->live, a->experts, a->top_k);
+    mj_case_set(c, "live", 0, c->shape.live);
+    mj_ref_choose(c, (int32_t *)(uintptr_t)a->expert, a->tokens, a->live[0], a->experts, a->top_k);
     for (int64_t i = 0; i < (int64_t)a->tokens * a->experts; i++) mj_case_set(c, "score", i, mj_case_uniform(c, 0.1, 0.9));
     for (int64_t n = 0; n < a->tokens; n++) {
         double sum = 0.0;
-        for (int64_t k = 0; n < a->live && k < a->top_k; k++) sum += (double)a->score[n * a->experts + a->expert[n * a->top_k + k]];
+        for (int64_t k = 0; n < a->live[0] && k < a->top_k; k++) sum += (double)a->score[n * a->experts + a->expert[n * a->top_k + k]];
         for (int64_t k = 0; k < a->top_k; k++) {
-            const double s = n < a->live ? (double)a->score[n * a->experts + a->expert[n * a->top_k + k]] : 0.0;
-            mj_case_set(c, "gate", n * a->top_k + k, n >= a->live ? 0.0 : a->normalize ? s / sum : s);
+            const double s = n < a->live[0] ? (double)a->score[n * a->experts + a->expert[n * a->top_k + k]] : 0.0;
+            mj_case_set(c, "gate", n * a->top_k + k, n >= a->live[0] ? 0.0 : a->normalize ? s / sum : s);
         }
     }
 }
@@ -191,7 +193,7 @@ void mj_ref_router_bwd(MjCase *c)
         for (int64_t i = 0; i < a->width; i++) {
             double dx = 0.0, dx_size = 0.0;
             const double x = mj_ref_decode(MJ_BUF_BF16, a->x, n * a->width + i);
-            for (int64_t k = 0; n < a->live && k < a->top_k; k++) {
+            for (int64_t k = 0; n < a->live[0] && k < a->top_k; k++) {
                 double size;
                 const int64_t e = a->expert[n * a->top_k + k];
                 const double d = logit_gradient(a, n, k, &size), w = (double)a->weight[e * a->width + i];
@@ -215,12 +217,13 @@ void mj_ref_router_bwd(MjCase *c)
 void mj_setup_route_map(const MjOpShape *s, void *args)
 {
     *(MjRouteMapArgs *)args = (MjRouteMapArgs){.tokens = s->tokens, .experts = s->experts, .top_k = s->top_k, .rows = mj_ref_rows(s),
-                                              .capacity = s->capacity, .live = s->live};
+                                              .capacity = s->capacity};
 }
 void mj_fill_route_map(MjCase *c)
 {
     const MjRouteMapArgs *a = ARGS(MjRouteMapArgs, c);
-    mj_ref_choose(c, (int32_t *)(uintptr_t)a->expert, a->tokens, a->live, a->experts, a->top_k);
+    mj_case_set(c, "live", 0, c->shape.live);
+    mj_ref_choose(c, (int32_t *)(uintptr_t)a->expert, a->tokens, a->live[0], a->experts, a->top_k);
     for (int64_t i = 0; i < 4; i++) mj_case_set(c, "stats", i, mj_case_random(c, 100));
 }
 void mj_ref_route_map(MjCase *c)
@@ -228,7 +231,7 @@ void mj_ref_route_map(MjCase *c)
     const MjRouteMapArgs *a = ARGS(MjRouteMapArgs, c);
     const size_t e = (size_t)a->experts, slots = (size_t)a->tokens * (size_t)a->top_k;
     int32_t *buffer = mj_xcalloc(3 * e + 1 + slots + (size_t)a->rows, sizeof *buffer);
-    MjRefLayout l = {.tokens = a->tokens, .live = a->live, .experts = a->experts, .top_k = a->top_k, .rows = a->rows,
+    MjRefLayout l = {.tokens = a->tokens, .live = a->live[0], .experts = a->experts, .top_k = a->top_k, .rows = a->rows,
                      .capacity = a->capacity, .expert = a->expert, .count = buffer, .demand = buffer + e, .offset = buffer + 2 * e,
                      .row_of = buffer + 3 * e + 1, .slot_of = buffer + 3 * e + 1 + slots};
     mj_ref_layout(&l);
@@ -245,12 +248,14 @@ void mj_ref_route_map(MjCase *c)
 void mj_setup_balance(const MjOpShape *s, void *args) { *(MjBalanceArgs *)args = (MjBalanceArgs){.rate = 1e-3f, .experts = s->experts}; }
 void mj_fill_balance(MjCase *c)
 {
+    mj_fill_guard(c);
     for (int64_t e = 0; e < c->shape.experts; e++) mj_case_set(c, "demand", e, c->shape.route == 1 ? 100 : mj_case_random(c, 1000));
 }
 void mj_ref_balance(MjCase *c)
 {
     const MjBalanceArgs *a = ARGS(MjBalanceArgs, c);
     double mean = 0.0, centre = 0.0, size = 0.0;
+    if (!mj_ref_guard(a->guard)) return;
     for (int e = 0; e < a->experts; e++) mean += (double)a->demand[e] / a->experts;
     for (int pass = 0; pass < 2; pass++)
         for (int e = 0; e < a->experts; e++) {

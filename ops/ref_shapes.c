@@ -123,6 +123,10 @@ const MjOpShape mj_bench_loss[] = {{.tokens = 4096, .live = 4096, .vocab = 320, 
                                    {.tokens = 512, .live = 512, .vocab = 32768, .vocab_used = 32768}, END};
 
 const MjOpShape mj_shapes_flat[] = {{.count = 1}, {.count = 127}, {.count = 10000}, {.count = 4096, .only = 1}, {.count = 130001, .only = 1}, END};
+const MjOpShape mj_shapes_adamw[] = {{.count = 1}, {.count = 127}, {.count = 10000}, {.count = 4096, .only = 1},
+                                     {.count = 130001, .only = 1}, {.count = 300, .only = 2}, {.count = 300, .only = 3}, END};
+const MjOpShape mj_shapes_balance[] = {{.experts = 5}, {.experts = 8, .only = 1}, {.experts = 4, .route = 1, .only = 1}, {.experts = 1},
+                                       {.experts = 16, .only = 2}, {.experts = 3, .only = 3}, END};
 const MjOpShape mj_bench_flat[] = {{.count = 4 << 20}, END};
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */

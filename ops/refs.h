@@ -45,6 +45,10 @@ double mj_ref_round_bf16(double x);
 
 double mj_length_none(const void *args);
 
+/* The sums that AdamW and balancing are guarded by (ref_loss.c). */
+void mj_fill_guard(MjCase *c);
+bool mj_ref_guard(const double *guard); /* whether the step may change anything */
+
 /* Shared by the ops that quantise tiles (ref_quant.c); `copy` names the bf16 output. */
 void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
 void mj_ref_quantise(MjCase *c, const char *copy, const double *x, int64_t used, int64_t rows, int64_t cols, int32_t q_type,
@@ -147,7 +151,7 @@ extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
     mj_shapes_weight[], mj_bench_weight[],
     mj_shapes_amax[], mj_bench_amax[],
     mj_shapes_loss[], mj_bench_loss[],
-    mj_shapes_flat[], mj_bench_flat[],
+    mj_shapes_flat[], mj_bench_flat[], mj_shapes_adamw[], mj_shapes_balance[],
     mj_shapes_gemm[], mj_bench_gemm[],
     mj_shapes_attention[], mj_bench_attention[];
 

@@ -64,7 +64,7 @@ static int router_bwd(MjModel *m, MjLayer *l, MjError *err) {
     MjRouterBwdArgs a = {.x = l->h2, .weight = m->master + e->router, .score = e->score, .expert = e->expert,
                          .gate = e->gate, .dgate = m->s.dgate, .dlogit = m->s.dlogit, .dx = m->s.dx_b,
                          .partial = m->s.router_partial, .dweight = m->grad + e->router, .tokens = m->tokens,
-                         .width = d->width, .experts = d->experts, .top_k = d->top_k, .live = m->live,
+                         .width = d->width, .experts = d->experts, .top_k = d->top_k, .live = &m->head_of_batch->live,
                          .normalize = m->normalize_gates};
     return MJ_OP(m->ops, MJ_OP_ROUTER_BWD, &a, "router", err);
 }
@@ -145,7 +145,7 @@ int mj_model_backward(MjModel *m, MjError *err) {
                           .width = m->d.width, .accumulate = 0};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_RMSNORM_BWD, &n, "first norm", err));
     MjEmbeddingBwdArgs e = {.token = m->token, .dout = m->s.dx_f32, .dtable = m->grad, .tokens = m->tokens,
-                            .width = m->d.width, .vocab = m->d.vocab + 1, .live = m->live};
+                            .width = m->d.width, .vocab = m->d.vocab + 1, .live = &m->head_of_batch->live};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_EMBEDDING_BWD, &e, "embedding", err));
 out:
     if (rc != 0 && layer >= 0) rc = mj_error_context(err, rc, "backward, layer %d", layer);

@@ -34,6 +34,7 @@ int mj_dims_make(const MjConfig *config, MjDims *out, MjError *err) {
     d.seq_len = config->train.seq_len;
     d.max_tokens = round_up(config->train.batch * config->train.seq_len, 128);
     d.loss_chunk = config->train.loss_chunk < d.max_tokens ? config->train.loss_chunk : d.max_tokens;
+    d.micro_batches = config->train.grad_accum;
     d.fp8_linears = config->precision.linears == MJ_PRECISION_FP8;
     d.fp8_experts = config->precision.experts == MJ_PRECISION_FP8;
     d.tensor_recipe = config->precision.recipe == MJ_RECIPE_TENSOR;

@@ -19,6 +19,7 @@ typedef struct MjDims {
     int32_t ffn_hidden;           /* F of the part that every token passes: dense MLP or all shared experts; may be 0 */
     int32_t seq_len, max_tokens;  /* of a micro-batch, the latter padded to 128 */
     int32_t loss_chunk;
+    int32_t micro_batches;        /* of a step */
     double capacity_factor;       /* 0 = dropless */
     bool fp8_linears, fp8_experts, tensor_recipe;
     int32_t window[MJ_MAX_DEPTH];

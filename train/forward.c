@@ -72,12 +72,13 @@ static int route(MjModel *m, MjLayer *l, MjError *err) {
     MjRouted *e = &l->moe;
     MjRouterFwdArgs r = {.x = l->h2, .weight = m->master + e->router, .bias = e->bias, .score = e->score,
                          .expert = e->expert, .gate = e->gate, .tokens = m->tokens, .width = d->width,
-                         .experts = d->experts, .top_k = d->top_k, .live = m->live, .normalize = m->normalize_gates};
+                         .experts = d->experts, .top_k = d->top_k, .live = &m->head_of_batch->live,
+                         .normalize = m->normalize_gates};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ROUTER_FWD, &r, "router", err));
     MjRouteMapArgs map = {.expert = e->expert, .count = e->count, .demand = e->demand, .offset = e->offset,
                           .row_of = e->row_of, .slot_of = e->slot_of, .stats = m->stats, .scratch = m->s.map,
                           .tokens = m->tokens, .experts = d->experts, .top_k = d->top_k, .rows = m->rows,
-                          .capacity = m->capacity, .live = m->live};
+                          .capacity = m->capacity, .live = &m->head_of_batch->live};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ROUTE_MAP, &map, "route map", err));
 out:
     return rc;
@@ -122,13 +123,13 @@ out:
     return rc;
 }
 
-static int head_chunk(MjModel *m, bool train, float dscale, int32_t at, int32_t n, MjError *err) {
+static int head_chunk(MjModel *m, bool train, int32_t at, int32_t n, MjError *err) {
     int rc = 0;
     size_t first = (size_t)at * (size_t)m->d.width;
     MjOperand x = {.type = MJ_T_BF16, .cols = m->d.width, .bf16 = m->h_last + first};
     MJ_TRY(mj_linear_forward(m, &x, &m->head, m->s.logits, MJ_T_BF16, MJ_EPI_STORE, n, NULL, err));
     MjCrossEntropyArgs ce = {.logits = m->s.logits, .target = m->target + at, .loss = m->s.loss + at,
-                             .softcap = m->softcap, .dscale = dscale, .tokens = n, .vocab = m->d.vocab_padded,
+                             .softcap = m->softcap, .dscale = &m->head_of_batch->dscale, .tokens = n, .vocab = m->d.vocab_padded,
                              .vocab_used = m->d.vocab, .write_grad = train};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_CROSS_ENTROPY, &ce, "loss", err));
     if (!train) goto out;
@@ -139,11 +140,11 @@ out:
     return rc;
 }
 
-static int head(MjModel *m, bool train, float dscale, MjError *err) {
+static int head(MjModel *m, bool train, MjError *err) {
     int rc = 0;
     for (int32_t at = 0; at < m->tokens; at += m->d.loss_chunk) {
         int32_t n = m->tokens - at < m->d.loss_chunk ? m->tokens - at : m->d.loss_chunk;
-        MJ_TRY(head_chunk(m, train, dscale, at, n, err));
+        MJ_TRY(head_chunk(m, train, at, n, err));
     }
     MjSumArgs sum = {.x = m->s.loss, .partial = m->s.sum_partial, .out = m->sums, .n = m->tokens, .square = 0,
                      .accumulate = 1};
@@ -156,7 +157,7 @@ out:
     return rc;
 }
 
-int mj_model_forward(MjModel *m, bool train, float dscale, MjError *err) {
+int mj_model_forward(MjModel *m, bool train, MjError *err) {
     int rc = 0;
     int32_t layer = -1;
     MjEmbeddingFwdArgs e = {.token = m->token, .table = m->master, .out = m->embedded, .tokens = m->tokens,
@@ -173,7 +174,7 @@ int mj_model_forward(MjModel *m, bool train, float dscale, MjError *err) {
     }
     layer = -1;
     MJ_TRY(rmsnorm(m, m->x_last, m->h_last, NULL, NULL, m->rstd_last, "last norm", err));
-    MJ_TRY(head(m, train, dscale, err));
+    MJ_TRY(head(m, train, err));
 out:
     if (rc != 0 && layer >= 0) rc = mj_error_context(err, rc, "forward, layer %d", layer);
     return rc;

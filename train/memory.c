@@ -22,8 +22,8 @@ size_t mj_memory_predict(const MjDims *d, bool kmajor) {
     layer += r * w * (2 + mlp_operand) + r * g * (2 + mlp_operand);  /* routed: in, out, hidden, activation */
     layer += n * (8 + 12 * heads) + (moe ? n * (4 * e + 12 * k) + 4 * r : 0);
 
-    /* the ends: embedded, x_last, dx in f32; head input in bf16; tokens, targets, positions */
-    double ends = n * w * (4 + 4 + 4 + 2) + n * 20;
+    /* the ends: embedded, x_last, dx in f32; head input in bf16; two norms; tokens, targets, positions of a step */
+    double ends = n * w * (4 + 4 + 4 + 2) + n * (8 + 12.0 * d->micro_batches);
 
     /* scratch of one layer's backward pass and of the loss */
     double largest = larger(lin ? 3 * n * w : 0, mlp ? larger(n * larger(w, f), r * larger(w, g)) : 0);

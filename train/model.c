@@ -213,11 +213,12 @@ static void build(Builder *b) {
     m->rstd_last = take_f32(b, n, "norm");
     m->h_last = take_bf16(b, nw, "head input");
     m->dx = take_f32(b, nw, "residual gradient");
-    m->token = take_i32(b, n, "tokens");
-    m->target = take_i32(b, n, "targets");
-    m->pos = take_i32(b, n, "positions");
-    m->stats = take_i32(b, 4, "routing statistics");
-    m->sums = take(b, 2, sizeof(double), "sums");
+    size_t layout[4];
+    mj_model_input_layout(d->max_tokens, layout);
+    m->input_bytes = layout[3];
+    m->input = take(b, d->micro_batches, m->input_bytes, "tokens, targets, positions");
+    m->sums = take(b, 4, sizeof(double), "sums");
+    m->stats = (int32_t *)(void *)(m->sums + 2);
 }
 
 int mj_model_open(const MjConfig *config, MjOps *ops, MjModel **out, MjError *err) {
@@ -251,9 +252,21 @@ void mj_model_close(MjModel *m) {
     free(m);
 }
 
-void mj_model_shape(MjModel *m, int32_t tokens, int32_t live) {
+/* Every part starts at a multiple of 256 bytes, as an allocation would. */
+void mj_model_input_layout(int32_t tokens, size_t at[4]) {
+    at[0] = (sizeof(MjBatchHead) + 255) / 256 * 256;
+    for (int i = 1; i < 4; i++) at[i] = at[i - 1] + ((size_t)tokens * sizeof(int32_t) + 255) / 256 * 256;
+}
+
+void mj_model_shape(MjModel *m, int32_t at, int32_t tokens) {
+    size_t layout[4];
+    const char *input = m->input + (size_t)at * m->input_bytes;
+    mj_model_input_layout(tokens, layout);
+    m->head_of_batch = (const void *)input;
+    m->token = (const void *)(input + layout[0]);
+    m->target = (const void *)(input + layout[1]);
+    m->pos = (const void *)(input + layout[2]);
     m->tokens = tokens;
-    m->live = live;
     m->rows = mj_dims_rows(&m->d, tokens);
     m->capacity = mj_dims_capacity(&m->d, tokens);
 }

@@ -20,6 +20,9 @@
 #define MJ_ROPE_BASE 1e5f
 #define MJ_QK_GAIN 1.2f
 
+/* Groups of weights with an AdamW launch each, in the order of the flat buffers. */
+enum { MJ_GROUP_EMBEDDING, MJ_GROUP_HEAD, MJ_GROUP_MATRICES, MJ_GROUP_ROUTERS, MJ_WEIGHT_GROUPS };
+
 typedef struct MjOperand { /* a (rows, cols) matrix as a GEMM reads it */
     int32_t type, cols;    /* MJ_T_* */
     uint16_t *bf16;        /* type bf16 */
@@ -90,6 +93,14 @@ typedef struct MjScratch {
     double *sum_partial;
 } MjScratch;
 
+/* What the host hands over with a micro-batch, in front of its tokens: one upload brings all of it, and kernels read it
+ * from device memory. */
+typedef struct MjBatchHead {
+    int32_t live;                        /* real tokens */
+    float dscale;                        /* 1 / targets of the whole step */
+    float rates[MJ_WEIGHT_GROUPS][MJ_RATES]; /* AdamW's; those of the step's last micro-batch are used */
+} MjBatchHead;
+
 typedef struct MjModel {
     MjDims d;
     MjOps *ops;
@@ -105,13 +116,16 @@ typedef struct MjModel {
     float *x_last, *rstd_last;   /* (N, W), (N) */
     uint16_t *h_last;            /* (N, W) */
     float *dx;                   /* (N, W) residual gradient */
-    int32_t *token, *target, *pos; /* (N) */
+    char *input;                 /* (micro_batches, input_bytes): each an MjBatchHead, then token, target, pos (N) */
+    size_t input_bytes;
+    const MjBatchHead *head_of_batch; /* of the micro-batch at work, like the next three: device pointers into `input` */
+    const int32_t *token, *target, *pos; /* (N) */
+    double *sums;                /* [0] loss, [1] squared gradient norm; stats follow in the same block */
     int32_t *stats;              /* (4), see MjRouteMapArgs */
-    double *sums;                /* [0] loss, [1] squared gradient norm */
     MjScratch s;
     float softcap, balance_rate;
     bool normalize_gates;
-    int32_t tokens, live, rows, capacity; /* of the micro-batch at work: N, live, R */
+    int32_t tokens, rows, capacity; /* of the micro-batch at work: N, R */
     uint64_t first_launch_ns;    /* when the first forward pass had launched its first kernel; 0 before */
 } MjModel;
 
@@ -125,12 +139,14 @@ int mj_model_init(MjModel *m, uint64_t seed, MjError *err) MJ_MUST_CHECK;
 /* Working copies (bf16, fp8) from the masters: after init and after each optimizer step. */
 int mj_model_refresh(MjModel *m, MjError *err) MJ_MUST_CHECK;
 
-/* Sets the sizes of the micro-batch: `tokens` is padded, `live` of them are real. */
-void mj_model_shape(MjModel *m, int32_t tokens, int32_t live);
+/* Makes micro-batch `at` (of d.micro_batches) of `tokens` padded tokens the one at work. */
+void mj_model_shape(MjModel *m, int32_t at, int32_t tokens);
+/* Where its parts lie, in bytes from the start of its input: token, target, pos, end. */
+void mj_model_input_layout(int32_t tokens, size_t at[4]);
 
-/* Forward, from token/target/pos on the device; with `train` also writes dlogits, head gradients and the gradient of the
- * last norm, chunk by chunk. Adds the losses to sums[0]. dscale = 1 / live targets of the whole step. */
-int mj_model_forward(MjModel *m, bool train, float dscale, MjError *err) MJ_MUST_CHECK;
+/* Forward, from the micro-batch's input on the device; with `train` also writes dlogits, head gradients and the gradient of
+ * the last norm, chunk by chunk. Adds the losses to sums[0]. */
+int mj_model_forward(MjModel *m, bool train, MjError *err) MJ_MUST_CHECK;
 /* Backward through the layers; adds to the gradients. */
 int mj_model_backward(MjModel *m, MjError *err) MJ_MUST_CHECK;
 

@@ -11,6 +11,7 @@ void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket
     *s = (MjStep){.model = model, .mode = mode, .bucket = bucket, .n_batches = config->train.grad_accum,
                   .optimizer = &config->optimizer, .total_steps = config->train.steps};
     s->batches = mj_xcalloc((size_t)s->n_batches, sizeof *s->batches);
+    s->input = mj_xcalloc(1, model->input_bytes);
     size_t n = (size_t)model->d.max_tokens;
     for (int32_t i = 0; i < s->n_batches; i++) {
         s->batches[i].token = mj_xcalloc(n, sizeof(int32_t));
@@ -26,6 +27,7 @@ void mj_step_close(MjStep *s) {
         free(s->batches[i].pos);
     }
     free(s->batches);
+    free(s->input);
     *s = (MjStep){0};
 }
 
@@ -43,21 +45,25 @@ double mj_step_schedule(const MjOptimizerConfig *o, int32_t step, int32_t total)
 }
 
 /* Padding: the token whose embedding is zeros, so that padded rows are zeros in every layer and change no scale. */
-static int load(MjModel *m, const MjBatch *b, int32_t padded, MjError *err) {
-    int rc = 0;
-    const MjDeviceOps *dev = m->device->ops;
-    size_t bytes = (size_t)padded * sizeof(int32_t);
-    for (int32_t i = b->tokens; i < padded; i++) {
-        b->token[i] = m->d.vocab;
-        b->target[i] = -1;
-        b->pos[i] = 0;
-    }
-    MJ_TRY(dev->upload(m->device, m->token, b->token, bytes, err));
-    MJ_TRY(dev->upload(m->device, m->target, b->target, bytes, err));
-    MJ_TRY(dev->upload(m->device, m->pos, b->pos, bytes, err));
-    mj_model_shape(m, padded, b->tokens);
-out:
-    return rc;
+static void pad_part(void *to, const int32_t *from, int32_t live, int32_t padded, int32_t filler) {
+    int32_t *out = to;
+    memcpy(out, from, (size_t)live * sizeof *out);
+    for (int32_t i = live; i < padded; i++) out[i] = filler;
+}
+
+/* Hands micro-batch `at` to the device in one piece, and makes it the one at work. */
+static int load(MjStep *s, int32_t at, MjBatchHead head, MjError *err) {
+    MjModel *m = s->model;
+    const MjBatch *b = &s->batches[at];
+    const int32_t padded = mj_step_pad(s, b->tokens);
+    size_t part[4];
+    mj_model_input_layout(padded, part);
+    head.live = b->tokens;
+    memcpy(s->input, &head, sizeof head);
+    pad_part(s->input + part[0], b->token, b->tokens, padded, m->d.vocab);
+    pad_part(s->input + part[1], b->target, b->tokens, padded, -1);
+    pad_part(s->input + part[2], b->pos, b->tokens, padded, 0);
+    return m->device->ops->upload(m->device, m->input + (size_t)at * m->input_bytes, s->input, part[3], err);
 }
 
 static int grad_norm(MjModel *m, MjError *err) {
@@ -65,41 +71,12 @@ static int grad_norm(MjModel *m, MjError *err) {
     return MJ_OP(m->ops, MJ_OP_SUM, &a, "gradient norm", err);
 }
 
-static int zero_sums(MjModel *m, MjError *err) {
-    int rc = m->device->ops->fill(m->device, m->sums, 0, 2 * sizeof(double), err);
-    if (rc == 0) rc = m->device->ops->fill(m->device, m->stats, 0, 4 * sizeof(int32_t), err);
-    return rc;
-}
-
-int mj_step_gradients(MjStep *s, MjStepResult *out, MjError *err) {
-    int rc = 0;
-    MjModel *m = s->model;
-    MjStepResult r = {0};
-    int64_t targets = 0;
-    double sums[2];
+typedef struct Sums { /* as they lie on the device */
+    double loss, norm;
     int32_t stats[4];
-    for (int32_t i = 0; i < s->n_batches; i++) targets += s->batches[i].targets;
-    float dscale = targets > 0 ? (float)(1.0 / (double)targets) : 0;
-    MJ_TRY(zero_sums(m, err));
-    for (int32_t i = 0; i < s->n_batches; i++) {
-        int32_t padded = mj_step_pad(s, s->batches[i].tokens);
-        MJ_TRY(load(m, &s->batches[i], padded, err));
-        MJ_TRY(mj_model_forward(m, true, dscale, err));
-        MJ_TRY(mj_model_backward(m, err));
-        r.tokens += s->batches[i].tokens;
-        r.padded_rows += padded - s->batches[i].tokens;
-    }
-    MJ_TRY(grad_norm(m, err));
-    MJ_TRY(m->device->ops->download(m->device, sums, m->sums, sizeof sums, err));
-    MJ_TRY(m->device->ops->download(m->device, stats, m->stats, sizeof stats, err));
-    r.loss = targets > 0 ? sums[0] / (double)targets : 0;
-    r.grad_norm = sqrt(sums[1]);
-    r.padded_rows += stats[0];
-    r.dropped_rows = stats[1];
-    *out = r;
-out:
-    return rc;
-}
+} Sums;
+
+static int zero_sums(MjModel *m, MjError *err) { return m->device->ops->fill(m->device, m->sums, 0, sizeof(Sums), err); }
 
 typedef struct Group {
     int64_t from, to;
@@ -108,13 +85,35 @@ typedef struct Group {
     const char *name;
 } Group;
 
-static int adamw(MjModel *m, const MjOptimizerConfig *o, const Group *g, double factor, int64_t t, MjError *err) {
+static void weight_groups(const MjStep *s, Group *out) {
+    const MjModel *m = s->model;
+    const MjOptimizerConfig *o = s->optimizer;
+    const double scale = o->scale_lr ? sqrt(768.0 / m->d.width) : 1;
+    out[MJ_GROUP_EMBEDDING] = (Group){0, m->head_at, o->embedding_lr * scale, 0, &o->embedding_betas, "embedding"};
+    out[MJ_GROUP_HEAD] = (Group){m->head_at, m->matrices_at, o->head_lr * scale, o->weight_decay, &o->betas, "head"};
+    out[MJ_GROUP_MATRICES] = (Group){m->matrices_at, m->routers_at, o->matrix_lr, o->weight_decay, &o->betas, "matrices"};
+    out[MJ_GROUP_ROUTERS] = (Group){m->routers_at, m->n_weights, o->router_lr, 0, &o->betas, "routers"};
+}
+
+/* What update `step` (from 0) multiplies by, computed in double. */
+static void set_rates(const MjStep *s, int32_t step, MjBatchHead *head) {
+    Group groups[MJ_WEIGHT_GROUPS];
+    const double factor = mj_step_schedule(s->optimizer, step, s->total_steps), t = step + 1;
+    weight_groups(s, groups);
+    for (int i = 0; i < MJ_WEIGHT_GROUPS; i++) {
+        head->rates[i][MJ_RATE_LR] = (float)(groups[i].lr * factor);
+        head->rates[i][MJ_RATE_BIAS1] = (float)(1 - pow(groups[i].betas->beta1, t));
+        head->rates[i][MJ_RATE_BIAS2] = (float)(1 - pow(groups[i].betas->beta2, t));
+    }
+}
+
+static int adamw(MjStep *s, int i, const Group *g, MjError *err) {
+    MjModel *m = s->model;
     if (g->to == g->from) return 0;
     MjAdamwArgs a = {.w = m->master + g->from, .m = m->m + g->from, .v = m->v + g->from, .grad = m->grad + g->from,
-                     .n = g->to - g->from, .lr = (float)(g->lr * factor), .beta1 = (float)g->betas->beta1,
-                     .beta2 = (float)g->betas->beta2, .eps = (float)o->eps, .weight_decay = (float)g->weight_decay,
-                     .bias1 = (float)(1 - pow(g->betas->beta1, (double)t)),
-                     .bias2 = (float)(1 - pow(g->betas->beta2, (double)t)), .grad_scale = 1};
+                     .rates = m->head_of_batch->rates[i], .guard = m->sums, .n = g->to - g->from,
+                     .beta1 = (float)g->betas->beta1, .beta2 = (float)g->betas->beta2, .eps = (float)s->optimizer->eps,
+                     .weight_decay = (float)g->weight_decay, .grad_scale = 1};
     return MJ_OP(m->ops, MJ_OP_ADAMW, &a, g->name, err);
 }
 
@@ -122,54 +121,94 @@ static int adamw(MjModel *m, const MjOptimizerConfig *o, const Group *g, double 
 static int balance(MjModel *m, MjError *err) {
     if (m->balance_rate == 0) return 0;
     for (int32_t i = 0; i < m->d.depth && m->d.experts > 0; i++) {
-        MjBalanceArgs a = {.demand = m->layers[i].moe.demand, .bias = m->layers[i].moe.bias, .rate = m->balance_rate,
-                           .experts = m->d.experts};
+        MjBalanceArgs a = {.demand = m->layers[i].moe.demand, .guard = m->sums, .bias = m->layers[i].moe.bias,
+                           .rate = m->balance_rate, .experts = m->d.experts};
         int rc = MJ_OP(m->ops, MJ_OP_BALANCE, &a, "balance", err);
         if (rc != 0) return rc;
     }
     return 0;
 }
 
-int mj_step_update(MjStep *s, int32_t step, MjError *err) {
+/* AdamW on all groups, balancing bias, working copies; with the rates of the micro-batch at work. */
+static int update(MjStep *s, MjError *err) {
     int rc = 0;
-    MjModel *m = s->model;
-    const MjOptimizerConfig *o = s->optimizer;
-    double factor = mj_step_schedule(o, step, s->total_steps);
-    double scale = o->scale_lr ? sqrt(768.0 / m->d.width) : 1;
-    const Group groups[] = {
-        {0, m->head_at, o->embedding_lr * scale, 0, &o->embedding_betas, "embedding"},
-        {m->head_at, m->matrices_at, o->head_lr * scale, o->weight_decay, &o->betas, "head"},
-        {m->matrices_at, m->routers_at, o->matrix_lr, o->weight_decay, &o->betas, "matrices"},
-        {m->routers_at, m->n_weights, o->router_lr, 0, &o->betas, "routers"},
-    };
-    for (int i = 0; i < 4; i++) MJ_TRY(adamw(m, o, &groups[i], factor, step + 1, err));
-    MJ_TRY(balance(m, err));
-    MJ_TRY(mj_model_refresh(m, err));
+    Group groups[MJ_WEIGHT_GROUPS];
+    weight_groups(s, groups);
+    for (int i = 0; i < MJ_WEIGHT_GROUPS; i++) MJ_TRY(adamw(s, i, &groups[i], err));
+    MJ_TRY(balance(s->model, err));
+    MJ_TRY(mj_model_refresh(s->model, err));
 out:
     return rc;
 }
 
+/* What the device does for micro-batch `at`: with the first one the sums are zeroed, with the last one comes the norm and,
+ * if asked for, the update. No host data is read or written here. */
+static int work(MjStep *s, int32_t at, bool with_update, MjError *err) {
+    int rc = 0;
+    MjModel *m = s->model;
+    mj_model_shape(m, at, mj_step_pad(s, s->batches[at].tokens));
+    if (at == 0) MJ_TRY(zero_sums(m, err));
+    MJ_TRY(mj_model_forward(m, true, err));
+    MJ_TRY(mj_model_backward(m, err));
+    if (at + 1 < s->n_batches) goto out;
+    MJ_TRY(grad_norm(m, err));
+    if (with_update) MJ_TRY(update(s, err));
+out:
+    return rc;
+}
+
+static int run(MjStep *s, int32_t step, bool with_update, MjStepResult *out, MjError *err) {
+    int rc = 0;
+    MjModel *m = s->model;
+    MjStepResult r = {0};
+    MjBatchHead head = {0};
+    Sums sums;
+    int64_t targets = 0;
+    for (int32_t i = 0; i < s->n_batches; i++) targets += s->batches[i].targets;
+    head.dscale = targets > 0 ? (float)(1.0 / (double)targets) : 0;
+    set_rates(s, step, &head);
+    for (int32_t i = 0; i < s->n_batches; i++) {
+        MJ_TRY(load(s, i, head, err));
+        r.tokens += s->batches[i].tokens;
+        r.padded_rows += mj_step_pad(s, s->batches[i].tokens) - s->batches[i].tokens;
+    }
+    for (int32_t i = 0; i < s->n_batches; i++) MJ_TRY(work(s, i, with_update, err));
+    MJ_TRY(m->device->ops->download(m->device, &sums, m->sums, sizeof sums, err));
+    r.loss = targets > 0 ? sums.loss / (double)targets : 0;
+    r.grad_norm = sqrt(sums.norm);
+    r.padded_rows += sums.stats[0];
+    r.dropped_rows = sums.stats[1];
+    *out = r;
+out:
+    return rc;
+}
+
+int mj_step_run(MjStep *s, int32_t step, MjStepResult *out, MjError *err) { return run(s, step, true, out, err); }
+
+int mj_step_gradients(MjStep *s, MjStepResult *out, MjError *err) { return run(s, 0, false, out, err); }
+
 int mj_step_evaluate(MjStep *s, double *nats, MjError *err) {
     int rc = 0;
     MjModel *m = s->model;
-    double sums[2];
+    Sums sums;
+    MJ_TRY(load(s, 0, (MjBatchHead){0}, err));
+    mj_model_shape(m, 0, mj_step_pad(s, s->batches[0].tokens));
     MJ_TRY(zero_sums(m, err));
-    MJ_TRY(load(m, &s->batches[0], mj_step_pad(s, s->batches[0].tokens), err));
-    MJ_TRY(mj_model_forward(m, false, 0, err));
-    MJ_TRY(m->device->ops->download(m->device, sums, m->sums, sizeof sums, err));
-    *nats = sums[0];
+    MJ_TRY(mj_model_forward(m, false, err));
+    MJ_TRY(m->device->ops->download(m->device, &sums, m->sums, sizeof sums, err));
+    *nats = sums.loss;
 out:
     return rc;
 }
 
 int mj_step_record(MjStep *s, int32_t padded, bool train, MjError *err) {
     int rc = 0;
-    mj_model_shape(s->model, padded, padded);
-    MJ_TRY(mj_model_forward(s->model, train, 0, err));
+    mj_model_shape(s->model, 0, padded);
+    MJ_TRY(mj_model_forward(s->model, train, err));
     if (!train) goto out;
     MJ_TRY(mj_model_backward(s->model, err));
     MJ_TRY(grad_norm(s->model, err));
-    MJ_TRY(mj_step_update(s, 0, err));
+    MJ_TRY(update(s, err));
 out:
     return rc;
 }

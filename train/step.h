@@ -13,6 +13,7 @@ typedef struct MjStep {
     MjBucket bucket;
     int32_t n_batches;  /* grad_accum */
     MjBatch *batches;   /* (n_batches), each with room for max_tokens */
+    char *input;        /* (model->input_bytes): a padded micro-batch on its way to the device */
     const MjOptimizerConfig *optimizer;
     int32_t total_steps;
 } MjStep;
@@ -32,11 +33,12 @@ int32_t mj_step_pad(const MjStep *s, int32_t tokens); /* the padded size of a mi
 /* The learning rate's factor of step `step` (from 0): linear warm-up, constant, linear warm-down to final_lr. */
 double mj_step_schedule(const MjOptimizerConfig *o, int32_t step, int32_t total);
 
-/* Loss and gradients of the batches that are loaded (they add to the gradients, which an update leaves zero); reads back
- * loss, gradient norm and routing statistics. */
+/* Step `step` (from 0) of the batches that are loaded: forward, backward, gradient norm, AdamW on all groups, balancing
+ * bias, working copies; then reads back loss, gradient norm and routing statistics, and blocks until they are there. When
+ * loss or norm is not finite, weights and optimizer state stay as they were, and the gradients are kept. */
+int mj_step_run(MjStep *s, int32_t step, MjStepResult *out, MjError *err) MJ_MUST_CHECK;
+/* The same without the update: adds to the gradients, which an update leaves zero. */
 int mj_step_gradients(MjStep *s, MjStepResult *out, MjError *err) MJ_MUST_CHECK;
-/* Update `step` (from 0): AdamW on all groups, balancing bias, working copies. */
-int mj_step_update(MjStep *s, int32_t step, MjError *err) MJ_MUST_CHECK;
 /* The loss of batches[0] alone: sum of nats over its targets. */
 int mj_step_evaluate(MjStep *s, double *nats, MjError *err) MJ_MUST_CHECK;
 

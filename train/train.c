@@ -203,14 +203,12 @@ static int one_step(MjTrain *t, MjError *err) {
     uint64_t from = mj_clock_ns();
     MjStepResult r;
     for (int32_t i = 0; i < t->step.n_batches; i++) MJ_TRY(mj_loader_next(t->loader, &t->step.batches[i], err));
-    MJ_TRY(mj_step_gradients(&t->step, &r, err));
+    MJ_TRY(mj_step_run(&t->step, t->next_step, &r, err));
     if (t->next_step == 0) t->totals.first_kernel_ms = (double)(t->model->first_launch_ns - t->start_ns) * 1e-6;
     if (!isfinite(r.loss) || !isfinite(r.grad_norm)) {
         rc = explain(t, r.loss, err);
         goto out;
     }
-    MJ_TRY(mj_step_update(&t->step, t->next_step, err));
-    MJ_TRY(t->device->ops->synchronize(t->device, err));
     double factor = mj_step_schedule(t->step.optimizer, t->next_step, t->step.total_steps);
     t->next_step++;
     t->totals.steps_done = t->next_step;
