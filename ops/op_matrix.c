@@ -72,14 +72,19 @@ static const char *attention_fwd_template(MjFamily family, int arch, const void 
 {
     (void)arch;
     (void)args;
-    return family == MJ_FAMILY_CPU ? "attention_fwd_cpu" : NULL;
+    return family == MJ_FAMILY_CPU ? "attention_fwd_cpu" : mj_attention_fwd_sm80.tmpl;
 }
 static const char *attention_bwd_template(MjFamily family, int arch, const void *args)
 {
     (void)arch;
     (void)args;
-    return family == MJ_FAMILY_CPU ? "attention_bwd_cpu" : NULL;
+    return family == MJ_FAMILY_CPU ? "attention_bwd_cpu" : mj_attention_bwd_sm80.tmpl;
 }
+
+/* How each cuda template is launched: ops/attention_cuda.c. */
+static const MjOpMatrix *const attention_fwd_matrix[] = {&mj_attention_fwd_sm80, NULL};
+static const MjOpMatrix *const attention_bwd_matrix[] = {&mj_attention_bwd_sm80, NULL};
+
 static size_t attention_fwd_shared(MjFamily family, const void *args)
 {
     (void)args;
@@ -116,6 +121,7 @@ const MjOpRow mj_row_attention_fwd = {
     .choose = attention_fwd_template, .args_bytes = sizeof(MjAttentionFwdArgs),
     .fields = {MJ_FIELD(MjAttentionFwdArgs, tokens), MJ_FIELD(MjAttentionFwdArgs, heads), MJ_FIELD(MjAttentionFwdArgs, head_dim),
                MJ_FIELD(MjAttentionFwdArgs, window)},
+    .matrix = attention_fwd_matrix,
     .phases = {{"attention_fwd", MJ_WORK_GRID, af_grid}},
     .shared = attention_fwd_shared,
     .buffers = {MJ_BUFFER(MjAttentionFwdArgs, q, MJ_BUF_BF16, MJ_IN, af_nhd, af_d),
@@ -148,6 +154,7 @@ const MjOpRow mj_row_attention_bwd = {
     .choose = attention_bwd_template, .args_bytes = sizeof(MjAttentionBwdArgs),
     .fields = {MJ_FIELD(MjAttentionBwdArgs, tokens), MJ_FIELD(MjAttentionBwdArgs, heads), MJ_FIELD(MjAttentionBwdArgs, head_dim),
                MJ_FIELD(MjAttentionBwdArgs, window)},
+    .matrix = attention_bwd_matrix,
     .phases = {{"delta", MJ_WORK_GRID, ab_grid}, {"dq", MJ_WORK_GRID, ab_grid}, {"dkv", MJ_WORK_GRID, ab_grid}},
     .shared = attention_bwd_shared,
     .buffers = {MJ_BUFFER(MjAttentionBwdArgs, q, MJ_BUF_BF16, MJ_IN, ab_nhd, ab_d),
