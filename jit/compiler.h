@@ -1,5 +1,6 @@
 /* The compiler seam: `cc` (the host's C compiler as a child process, CPU targets) and `nvrtc` (in process, opened
- * with dlopen, any sm_XX, no GPU needed). Owns no cache and no device. Thread-safe: compile may run in parallel. */
+ * with dlopen, any sm_XX, no GPU needed; compute_XX gives PTX). Owns no cache and no device. Thread-safe: compile may run
+ * in parallel. */
 #ifndef MJ_JIT_COMPILER_H
 #define MJ_JIT_COMPILER_H
 
@@ -21,6 +22,7 @@ typedef struct MjCompileResult {
     size_t image_bytes;
     char *log;       /* malloc'd, NULL if empty */
     double seconds;
+    double cpu_seconds; /* of the calling thread (nvrtc): what a busy machine does not lengthen; 0 where unknown */
     int registers, spill_bytes, stack_bytes, shared_bytes; /* from ptxas; -1 where unknown (cpu) */
 } MjCompileResult;
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "jit/compiler.h"
 #include "runtime/base/clock.h"
@@ -23,6 +24,10 @@ typedef struct NvrtcApi {
     int (*compile)(NvrtcProgram, int, const char *const *);
     int (*cubin_size)(NvrtcProgram, size_t *);
     int (*cubin)(NvrtcProgram, char *);
+    int (*ptx_size)(NvrtcProgram, size_t *); /* these four may be missing: only the build of generic kernels needs them */
+    int (*ptx)(NvrtcProgram, char *);
+    int (*n_archs)(int *);
+    int (*archs)(int *);
     int (*log_size)(NvrtcProgram, size_t *);
     int (*log)(NvrtcProgram, char *);
 } NvrtcApi;
@@ -38,13 +43,22 @@ static const char flags_text[] = "--std=c++17 -default-device --fmad=false --ptx
 
 static bool serves(const MjCompiler *c, const char *target)
 {
-    (void)c;
-    return strncmp(target, "sm_", 3) == 0;
+    const NvrtcApi *api = &((const NvrtcCompiler *)c)->api;
+    const char *number = strncmp(target, "sm_", 3) == 0 ? target + 3 : strncmp(target, "compute_", 8) == 0 ? target + 8 : NULL;
+    int n = 0, archs[64];
+
+    if (!number || (target[0] == 'c' && !api->ptx)) return false;
+    if (!api->n_archs || api->n_archs(&n) != 0 || n <= 0 || n > 64 || api->archs(archs) != 0) return true; /* it will say */
+    for (int i = 0; i < n; i++)
+        if (archs[i] == atoi(number)) return true;
+    return false;
 }
 
 static int identify(MjCompiler *base, const char *target, const char **identity, const char **flags, MjError *err)
 {
-    if (!serves(base, target)) return mj_error(err, MJ_ERR_USAGE, "NVRTC knows no target \"%s\"", target);
+    if (!serves(base, target)) 
+        return mj_error(err, MJ_ERR_USAGE, "%s knows no target \"%s\" (sm_80, sm_90a, ...; newer cards need a newer NVRTC)",
+                        ((NvrtcCompiler *)base)->identity, target);
     *identity = ((NvrtcCompiler *)base)->identity;
     *flags = flags_text;
     return 0;
@@ -114,6 +128,26 @@ static void first_error(const char *log, char *words, size_t cap)
     snprintf(words, cap, "%.*s", (int)(strcspn(at, "\n") < cap - 1 ? strcspn(at, "\n") : cap - 1), at);
 }
 
+/* A cubin, or for compute_XX the PTX text with its NUL. */
+static int take_image(const NvrtcApi *api, NvrtcProgram program, const MjCompileRequest *req, MjCompileResult *r, MjError *err)
+{
+    const bool ptx = strncmp(req->target, "compute_", 8) == 0;
+
+    if ((ptx ? api->ptx_size : api->cubin_size)(program, &r->image_bytes) != 0 || r->image_bytes == 0)
+        return mj_error(err, MJ_ERR_COMPILE, "NVRTC made no image of %s for %s", req->source_name, req->target);
+    r->image = mj_xmalloc(r->image_bytes);
+    if ((ptx ? api->ptx : api->cubin)(program, r->image) != 0)
+        return mj_error(err, MJ_ERR_COMPILE, "NVRTC did not hand over the image of %s", req->source_name);
+    return 0;
+}
+
+static double thread_seconds(void)
+{
+    struct timespec t;
+
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec + 1e-9 * (double)t.tv_nsec : 0.0;
+}
+
 static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResult *out, MjError *err)
 {
     NvrtcCompiler *c = (NvrtcCompiler *)base;
@@ -125,6 +159,7 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     int n = 0, rc = 0;
     size_t log_len = 0;
     uint64_t start = mj_clock_ns();
+    const double cpu_start = thread_seconds();
 
     snprintf(arch, sizeof arch, "--gpu-architecture=%s", req->target);
     options[n++] = arch;
@@ -147,20 +182,13 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
         mj_error_set_log(err, r.log, log_len);
         goto out;
     }
-    if (api->cubin_size(program, &r.image_bytes) != 0 || r.image_bytes == 0) {
-        rc = mj_error(err, MJ_ERR_COMPILE, "NVRTC made no image of %s for %s", req->source_name, req->target);
-        goto out;
-    }
-    r.image = mj_xmalloc(r.image_bytes);
-    if (api->cubin(program, r.image) != 0) {
-        rc = mj_error(err, MJ_ERR_COMPILE, "NVRTC did not hand over the image of %s", req->source_name);
-        goto out;
-    }
+    MJ_TRY(take_image(api, program, req, &r, err));
     r.registers = registers_used(r.log);
     r.spill_bytes = largest_before(r.log, " bytes spill stores");
     r.stack_bytes = largest_before(r.log, " bytes stack frame");
     r.shared_bytes = largest_before(r.log, " bytes smem");
     r.seconds = (double)(mj_clock_ns() - start) * 1e-9;
+    r.cpu_seconds = thread_seconds() - cpu_start;
     *out = r;
     r = (MjCompileResult){.image = NULL};
 out:
@@ -184,13 +212,16 @@ static bool load_api(void *library, NvrtcApi *api)
         {"nvrtcCreateProgram", &api->create},        {"nvrtcDestroyProgram", &api->destroy},
         {"nvrtcCompileProgram", &api->compile},      {"nvrtcGetCUBINSize", &api->cubin_size},
         {"nvrtcGetCUBIN", &api->cubin},              {"nvrtcGetProgramLogSize", &api->log_size},
-        {"nvrtcGetProgramLog", &api->log},
+        {"nvrtcGetProgramLog", &api->log},           {"nvrtcGetPTXSize", &api->ptx_size},
+        {"nvrtcGetPTX", &api->ptx},                  {"nvrtcGetNumSupportedArchs", &api->n_archs},
+        {"nvrtcGetSupportedArchs", &api->archs},
     };
+    enum { REQUIRED = 9 };
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         void *symbol = dlsym(library, names[i].name);
-        if (!symbol) return false;
         memcpy(names[i].slot, &symbol, sizeof symbol);
+        if (!symbol && i < REQUIRED) return false;
     }
     return true;
 }

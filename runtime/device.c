@@ -63,8 +63,9 @@ void mj_device_close(MjDevice *dev)
 
 MjFamily mj_target_family(const char *target)
 {
-    if (strncmp(target, "sm_", 3) == 0) {
-        long number = strtol(target + 3, NULL, 10);
+    const char *digits = strncmp(target, "sm_", 3) == 0 ? target + 3 : strncmp(target, "compute_", 8) == 0 ? target + 8 : NULL;
+    if (digits) {
+        long number = strtol(digits, NULL, 10);
         if (number >= 100) return MJ_FAMILY_SM100;
         if (strcmp(target, "sm_90a") == 0) return MJ_FAMILY_SM90A;
         return MJ_FAMILY_SM80; /* plain sm_90 has no wgmma: the mma.sync kernels serve it */

@@ -102,7 +102,8 @@ void mj_device_close(MjDevice *dev); /* NULL is fine */
 const char *mj_cpu_target(void);
 /* Compiler flags for a CPU target ("-march=..."), NULL for an unknown one. Static storage. */
 const char *mj_cpu_target_flags(const char *target);
-MjFamily mj_target_family(const char *target); /* "sm_90a" -> SM90A, "sm_80".."sm_89" -> SM80, "cpu*" -> CPU */
+/* "sm_90a" -> SM90A, "sm_80".."sm_89" -> SM80, "cpu*" -> CPU; PTX has no "a" instructions: "compute_90" -> SM80 */
+MjFamily mj_target_family(const char *target);
 
 /* A kernel linked into the program (the generic builds): same entry signature as in an image. */
 typedef void MjCpuEntry(const void *args, uint32_t first_block, uint32_t last_block, uint32_t grid, void *shared);
