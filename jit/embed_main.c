@@ -67,8 +67,7 @@ static int write_generic(const char *dir, const MjSources *s, const MjTemplate *
     for (int g = 0; g < t->n_generic && rc == 0; g++) {
         int32_t bound[MJ_MAX_PARAMS];
         char *text = NULL, suffix[64];
-        for (int i = 0; i < t->n_params; i++)
-            bound[i] = t->params[i].kind == MJ_PARAM_TUNING ? t->params[i].default_value : t->generic[g][i];
+        mj_template_generic_values(t, g, bound);
         snprintf(suffix, sizeof suffix, "_%d_%s", g, isa);
         rc = mj_template_expand(t, s, bound, suffix, &text, err);
         if (rc != 0) break;

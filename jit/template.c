@@ -132,7 +132,8 @@ static int parse_generic(Parser *p, char *rest)
         if (!eq) return FAIL(p, "expected NAME=value, found \"%s\"", word);
         *eq = 0;
         int i = mj_template_param(t, word);
-        if (i < 0 || t->params[i].kind != MJ_PARAM_VARIANT) return FAIL(p, "%s is not a variant declared above", word);
+        if (i < 0 || t->params[i].kind < MJ_PARAM_VARIANT)
+            return FAIL(p, "%s is neither a variant nor a tuning parameter declared above", word);
         if (parse_number(p, eq + 1, &row[i]) != 0) return MJ_ERR_DATA;
     }
     for (int i = 0; i < t->n_params; i++)
@@ -239,6 +240,14 @@ int mj_template_parse(const char *file, const char *source, const char *origin, 
     if (t->n_generic == 0) cross_product(t);
     *out = t;
     return 0;
+}
+
+void mj_template_generic_values(const MjTemplate *t, int g, int32_t *bound)
+{
+    for (int i = 0; i < t->n_params; i++) {
+        const bool by_default = t->params[i].kind == MJ_PARAM_TUNING && t->generic[g][i] == MJ_UNBOUND;
+        bound[i] = by_default ? t->params[i].default_value : t->generic[g][i];
+    }
 }
 
 void mj_template_free(MjTemplate *t)

@@ -13,12 +13,13 @@
  *   // mj:param A_TYPE variant values:0,1,2
  *   // mj:param TILE_M tuning default:128 values:64,128,256
  *   // mj:generic A_TYPE=0             variant combination for which a generic build is embedded (repeatable;
- *                                      none = the whole cross product)
+ *                                      none = the whole cross product); may also name tuning values, so that
+ *                                      nocompile has tiles to choose from: A_TYPE=0 TILE_M=64
  *
  * fixed: known for a run. varying: may change from step to step. Both are read by name in the code; the preamble
  * makes the name a constant when it is bound, and `(args->width)` when it is not. variant: a choice of code path
  * asked for by the op, a constant in every mode. tuning: tile sizes and such, a constant in every mode; generic
- * builds use the default. Tuning parameters must not change a result's bits on the cpu.
+ * builds use the default where mj:generic names no other. Tuning parameters must not change a result's bits on the cpu.
  */
 #ifndef MJ_JIT_TEMPLATE_H
 #define MJ_JIT_TEMPLATE_H
@@ -55,7 +56,8 @@ typedef struct MjTemplate {
     unsigned families;          /* bit per MjFamily */
     MjParam params[MJ_MAX_PARAMS];
     int n_params;
-    int32_t (*generic)[MJ_MAX_PARAMS]; /* n_generic rows of values by parameter; non-variants MJ_UNBOUND */
+    int32_t (*generic)[MJ_MAX_PARAMS]; /* n_generic rows of values by parameter: variants, and tuning where one is named;
+                                          else MJ_UNBOUND */
     int n_generic;
 } MjTemplate;
 
@@ -64,6 +66,9 @@ typedef struct MjTemplate {
 int mj_template_parse(const char *file, const char *source, const char *origin, MjTemplate **out, MjError *err) MJ_MUST_CHECK;
 void mj_template_free(MjTemplate *t);
 int mj_template_param(const MjTemplate *t, const char *name); /* index or -1 */
+
+/* What the g-th generic build is compiled with: its variants and tuning values, the rest MJ_UNBOUND. */
+void mj_template_generic_values(const MjTemplate *t, int g, int32_t *bound);
 
 /* Checks a full set of values (index = parameter): out of range, not a multiple, not a listed value, missing.
  * The message names template, parameter, value, what is legal, and the nearest legal value. */
