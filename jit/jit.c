@@ -52,6 +52,7 @@ int mj_jit_open(const MjJitOptions *opt, MjJit **out, MjError *err)
     if (jit->opt.timeout_s <= 0) jit->opt.timeout_s = DEFAULT_TIMEOUT_S;
     const char *target = opt->target ? opt->target : opt->device ? opt->device->ops->info(opt->device)->target : NULL;
     pthread_mutex_init(&jit->mutex, NULL);
+    pthread_mutex_init(&jit->generic.mutex, NULL);
     pthread_cond_init(&jit->changed, NULL);
     mj_table_init(&jit->table);
     if (!target || strlen(target) >= sizeof jit->target) {
@@ -84,6 +85,7 @@ void mj_jit_close(MjJit *jit)
 {
     if (!jit) return;
     mj_jit_stop_workers(jit);
+    mj_jit_generic_close(jit);
     for (Image *i = jit->images; i;) {
         Image *next = i->next;
         if (i->module) jit->opt.device->ops->module_unload(jit->opt.device, i->module);
@@ -104,6 +106,7 @@ void mj_jit_close(MjJit *jit)
     free(jit->identity);
     free(jit->flags);
     pthread_cond_destroy(&jit->changed);
+    pthread_mutex_destroy(&jit->generic.mutex);
     pthread_mutex_destroy(&jit->mutex);
     free(jit);
 }
@@ -210,7 +213,7 @@ void mj_jit_keep(MjJit *jit, MjLaunchRecord *record)
     jit->records[jit->n_records++] = record;
 }
 
-static MjLaunchRecord *new_record(const MjRequest *req, const int32_t *bound, MjKernelFn *fn, bool generic)
+MjLaunchRecord *mj_jit_new_record(const MjRequest *req, const int32_t *bound, MjKernelFn *fn, bool generic)
 {
     MjLaunchRecord *r = mj_xcalloc(1, sizeof *r);
 
@@ -228,52 +231,8 @@ int mj_jit_record_of(MjJit *jit, const MjRequest *req, const Image *image, MjLau
     int rc = jit->opt.device->ops->module_function(image->module, req->tmpl->kernels[req->kernel], &fn, err);
 
     if (rc != 0) return mj_error_context(err, rc, "template %s", req->tmpl->name);
-    *out = new_record(req, image->bound, fn, false);
+    *out = mj_jit_new_record(req, image->bound, fn, false);
     return 0;
-}
-
-static bool same_variant(const MjTemplate *t, const MjEmbeddedKernel *e, const int32_t *full)
-{
-    for (int i = 0; i < t->n_params; i++)
-        if (t->params[i].kind == MJ_PARAM_VARIANT && e->bound[i] != full[i]) return false;
-    return true;
-}
-
-int mj_jit_generic(MjJit *jit, const MjRequest *req, MjLaunchRecord **out, MjError *err)
-{
-    const char *colon = strchr(jit->target, ':'), *isa = colon ? colon + 1 : jit->target;
-    const MjTemplate *t = req->tmpl;
-    int32_t full[MJ_MAX_PARAMS];
-    MjKernelFn *fn = NULL;
-    char spec[1024];
-
-    mj_jit_full_values(req, full);
-    /* A folder's file that replaces a built-in one is another kernel: what is embedded was not made from it. */
-    bool builtin = strcmp(t->origin, "builtin") == 0;
-    for (const MjEmbeddedKernel *e = mj_embedded_kernels; builtin && e->tmpl; e++) {
-        if (strcmp(e->tmpl, t->name) != 0 || strcmp(e->isa, isa) != 0 || strcmp(e->kernel, t->kernels[req->kernel]) != 0 ||
-            !same_variant(t, e, full))
-            continue;
-        if (jit->opt.device) {
-            int rc = mj_device_cpu_wrap(jit->opt.device, e->entry, &fn, err);
-            if (rc != 0) return rc;
-        }
-        MjLaunchRecord *r = new_record(req, e->bound, fn, true);
-        for (int i = 0; i < t->n_params; i++)
-            if (t->params[i].kind == MJ_PARAM_TUNING) r->tuning_of[i] = e->bound[i];
-        *out = r;
-        return 0;
-    }
-    mj_spec_text(t, jit->target, full, spec, sizeof spec);
-    if (!builtin)
-        return mj_error(err, MJ_ERR_USAGE,
-                        "no generic build of %s is embedded: its template comes from %s, not from mojit itself; use --mode static or "
-                        "dynamic for it",
-                        spec, t->origin);
-    return mj_error(err, MJ_ERR_USAGE,
-                    "no generic build of %s is embedded for %s; list the variant in an mj:generic line of %s and build mojit "
-                    "again, or use --mode static or dynamic",
-                    t->name, spec, t->file);
 }
 
 /* Adds a request to the plan. Under the mutex. */
@@ -339,7 +298,11 @@ static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord 
 
     if (use_generic) {
         rc = mj_jit_generic(jit, req, &record, err);
-        if (rc != 0 && image) use_generic = false; /* a template of the user's own: nothing generic to start on */
+        if (rc != 0 && image) { /* a template of the user's own, or no GPU kernels embedded: nothing generic to start on */
+            use_generic = false;
+            mj_jit_say(jit, "%s waits for its compile: %s", req->tmpl->name, err ? err->message : "no generic build");
+            mj_error_clear(err);
+        }
     }
     if (!use_generic) {
         rc = mj_jit_ensure(jit, image, err);
@@ -355,7 +318,7 @@ static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord 
         slot = mj_table_insert(&jit->table, req, record);
         if (use_generic && mode->miss == MJ_MISS_DEFER) mj_jit_defer(jit, slot, image);
     }
-    if (mode->miss == MJ_MISS_COMPILE && !ready) {
+    if (!use_generic && !ready) {
         jit->counters.stall_ms += (double)(mj_clock_ns() - start) * 1e-6;
         jit->counters.stalls += jit->counters.compiles > compiles;
     }

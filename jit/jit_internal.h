@@ -7,6 +7,7 @@
 
 #include "cache/cache.h"
 #include "jit/compiler.h"
+#include "jit/generic_pack.h"
 #include "jit/jit.h"
 #include "jit/sources.h"
 
@@ -77,6 +78,19 @@ typedef struct AtomicCounters {
     atomic_uint_least64_t firsts, generic_firsts;  /* requests that the table did not hold */
 } AtomicCounters;
 
+/* Generic builds for cuda devices: the pack and the modules made of it (jit_generic.c). */
+typedef struct GenericModule {
+    const MjGenericImage *image;
+    MjModule *module;
+    struct GenericModule *next;
+} GenericModule;
+
+typedef struct GenericState {
+    pthread_mutex_t mutex; /* the two below */
+    MjGenericPack *pack;   /* NULL until a generic build is asked for */
+    GenericModule *modules;
+} GenericState;
+
 struct MjJit {
     MjJitOptions opt;
     char target[64];
@@ -88,6 +102,7 @@ struct MjJit {
 
     RequestTable table;
     AtomicCounters fast;
+    GenericState generic;
     pthread_mutex_t mutex; /* everything below */
     pthread_cond_t changed;
     Image *images;
@@ -115,8 +130,10 @@ void mj_jit_bind(MjJit *jit, const MjRequest *req, int32_t *bound);
 Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound);
 /* Brings an image to READY: cache, compile, load. Called without the mutex; waits for another thread that is at it. */
 int mj_jit_ensure(MjJit *jit, Image *image, MjError *err) MJ_MUST_CHECK;
-/* The embedded generic build for a request, as a record owned by the JIT. Takes no mutex of its own. */
+/* The embedded generic build for a request, as a record that the caller keeps. Called without the mutex. */
 int mj_jit_generic(MjJit *jit, const MjRequest *req, MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
+void mj_jit_generic_close(MjJit *jit); /* unloads their modules */
+MjLaunchRecord *mj_jit_new_record(const MjRequest *req, const int32_t *bound, MjKernelFn *fn, bool generic);
 /* A record for a ready image. */
 int mj_jit_record_of(MjJit *jit, const MjRequest *req, const Image *image, MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
 void mj_jit_keep(MjJit *jit, MjLaunchRecord *record); /* under the mutex: freed at close */
