@@ -10,6 +10,7 @@
 #include "cli/table.h"
 #include "cli/term.h"
 #include "jit/compiler.h"
+#include "jit/generic_pack.h"
 #include "jit/jit.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/str.h"
@@ -173,6 +174,35 @@ static void embedded_row(MjTable *t)
     row(t, "embedded kernels", here > 0, text, "nocompile does not work in this build");
 }
 
+/* What nocompile and tiered run on GPUs. */
+static void embedded_gpu_row(MjTable *t)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjGenericPack *p = NULL;
+    MjStr s = MJ_STR_INIT;
+    char size[32];
+    int rc = mj_generic_pack_open(&p, &err);
+    for (int i = 0; rc == 0 && i < p->n_frames; i++) {
+        int images = 0;
+        bool seen = false;
+        for (int k = 0; k < p->n_frames; k++) {
+            if (strcmp(p->frames[k].target, p->frames[i].target) != 0) continue;
+            seen = seen || k < i;
+            images += p->frames[k].n_images;
+        }
+        if (!seen) mj_str_printf(&s, "%s%s (%d)", s.len > 0 ? ", " : "", p->frames[i].target, images);
+    }
+    if (rc == 0 && p->n_frames > 0) {
+        mj_str_printf(&s, ", %s in %s, by %s", mj_format_bytes((double)p->len, size), p->origin, p->maker);
+    }
+    if (rc == 0 && p->note[0] != '\0') mj_str_printf(&s, "%s%s", s.len > 0 ? "; " : "", p->note);
+    row(t, "embedded GPU kernels", rc == 0 && p->n_frames > 0, rc == 0 ? mj_str_text(&s) : err.message,
+        "nocompile does not work on cuda devices; build mojit where libnvrtc is found");
+    mj_generic_pack_close(p);
+    mj_str_free(&s);
+    mj_error_clear(&err);
+}
+
 /* Parts one under the other: what was found is often longer than a table bears. */
 static void print_text(const MjTable *t)
 {
@@ -199,6 +229,7 @@ int mj_cmd_doctor(const MjArgs *args, MjError *err)
     row(t, "mojit", true, MJ_VERSION, "");
     cpu_row(t);
     embedded_row(t);
+    embedded_gpu_row(t);
     compiler_row(t, "C compiler", mj_compiler_cc_open, mj_cpu_target(),
                  "static, dynamic and tiered need it on the cpu unless the cache is warm; use nocompile");
     compiler_row(t, "nvrtc", mj_compiler_nvrtc_open, "sm_90a", "no kernels can be compiled for GPUs");

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "jit/generic_pack.h"
 #include "jit/jit.h"
 #include "runtime/base/str.h"
 
@@ -45,6 +46,15 @@ static int embedded_builds(const MjTemplate *t)
     return n;
 }
 
+/* Targets of a template's embedded GPU images, "sm_80 (4) sm_90a (4)". */
+static void embedded_gpu_text(const MjGenericPack *p, const MjTemplate *t, MjStr *s)
+{
+    for (int i = 0; p != NULL && i < p->n_frames; i++) {
+        const MjGenericFrame *f = &p->frames[i];
+        if (strcmp(f->tmpl, t->name) == 0) mj_str_printf(s, "%s%s (%d)", s->len > 0 ? " " : "", f->target, f->n_images);
+    }
+}
+
 static MjTable *params_table(const MjTemplate *t)
 {
     static const MjColumn columns[] = {{"name", "parameter", false}, {"kind", "kind", false},
@@ -67,17 +77,18 @@ static MjTable *params_table(const MjTemplate *t)
     return table;
 }
 
-static void print_one(const MjTemplate *t, bool json)
+static void print_one(const MjTemplate *t, const MjGenericPack *pack, bool json)
 {
-    MjStr families = MJ_STR_INIT;
+    MjStr families = MJ_STR_INIT, gpu = MJ_STR_INIT;
+    embedded_gpu_text(pack, t, &gpu);
     families_text(t->families, &families);
     MjTable *params = params_table(t);
     if (json) {
         json_t *kernels = json_array();
         for (int i = 0; i < t->n_kernels; i++) json_array_append_new(kernels, json_string(t->kernels[i]));
-        json_t *o = json_pack("{ss ss ss ss ss so si so}", "name", t->name, "doc", t->doc != NULL ? t->doc : "", "args", t->args,
+        json_t *o = json_pack("{ss ss ss ss ss so si ss so}", "name", t->name, "doc", t->doc != NULL ? t->doc : "", "args", t->args,
                               "families", mj_str_text(&families), "origin", t->origin, "kernels", kernels, "embedded",
-                              embedded_builds(t), "parameters", mj_table_json(params));
+                              embedded_builds(t), "embedded_gpu", mj_str_text(&gpu), "parameters", mj_table_json(params));
         char *text = json_dumps(o, JSON_INDENT(2));
         puts(text);
         free(text);
@@ -86,19 +97,31 @@ static void print_one(const MjTemplate *t, bool json)
         printf("%s: %s\narguments: %s; families: %s; from: %s\nentry points:", t->name, t->doc != NULL ? t->doc : "", t->args,
                mj_str_text(&families), t->origin);
         for (int i = 0; i < t->n_kernels; i++) printf(" %s", t->kernels[i]);
-        printf("\ngeneric builds embedded: %d\n\n", embedded_builds(t));
+        printf("\ngeneric builds embedded: %d for CPUs; for GPUs: %s\n\n", embedded_builds(t),
+               gpu.len > 0 ? mj_str_text(&gpu) : "none");
         mj_table_print(params, false);
     }
     mj_table_close(params);
     mj_str_free(&families);
+    mj_str_free(&gpu);
 }
 
-static void print_all(const MjJit *jit, bool json)
+static int embedded_gpu_images(const MjGenericPack *p, const MjTemplate *t)
+{
+    int n = 0;
+    for (int i = 0; i < p->n_frames; i++) {
+        if (strcmp(p->frames[i].tmpl, t->name) == 0) n += p->frames[i].n_images;
+    }
+    return n;
+}
+
+static void print_all(const MjJit *jit, const MjGenericPack *pack, bool json)
 {
     static const MjColumn columns[] = {{"name", "template", false},  {"families", "families", false},
                                        {"fixed", "fixed", true},     {"varying", "varying", true},
                                        {"variant", "variant", true}, {"tuning", "tuning", true},
-                                       {"embedded", "generic builds", true}, {"doc", "what it does", false},
+                                       {"embedded", "generic CPU", true},
+                                       {"embedded_gpu", "generic GPU", true}, {"doc", "what it does", false},
                                        {NULL, NULL, false}};
     MjTable *table = mj_table_open(columns);
     for (int i = 0; i < mj_jit_template_count(jit); i++) {
@@ -111,6 +134,7 @@ static void print_all(const MjJit *jit, bool json)
         mj_table_text(table, mj_str_text(&families));
         for (int k = 0; k < 4; k++) mj_table_int(table, kinds[k]);
         mj_table_int(table, embedded_builds(t));
+        mj_table_int(table, embedded_gpu_images(pack, t));
         mj_table_text(table, t->doc != NULL ? t->doc : "");
         mj_str_free(&families);
     }
@@ -122,6 +146,7 @@ int mj_cmd_kernels(const MjArgs *args, MjError *err)
 {
     int rc = 0;
     MjJit *jit = NULL;
+    MjGenericPack *pack = NULL;
     const char *const *words;
     const char *folder = getenv("MOJIT_KERNELS");
     size_t n = mj_args_words(args, &words);
@@ -130,14 +155,16 @@ int mj_cmd_kernels(const MjArgs *args, MjError *err)
     MJ_TRY(mj_bucket_parse("multiple:128", &options.bucket, err));
     MJ_TRY(mj_jit_open(&options, &jit, err));
     if (folder != NULL) MJ_TRY(mj_jit_add_folder(jit, folder, err));
+    MJ_TRY(mj_generic_pack_open(&pack, err));
     if (n == 0) {
-        print_all(jit, mj_args_flag(args, "json"));
+        print_all(jit, pack, mj_args_flag(args, "json"));
     } else {
         const MjTemplate *t = NULL;
         MJ_TRY(mj_jit_template(jit, words[0], &t, err));
-        print_one(t, mj_args_flag(args, "json"));
+        print_one(t, pack, mj_args_flag(args, "json"));
     }
 out:
+    mj_generic_pack_close(pack);
     mj_jit_close(jit);
     return rc;
 }
