@@ -55,6 +55,7 @@ void mj_bench_close(MjBench *b)
 }
 
 MjOps *mj_bench_ops(MjBench *b) { return &b->ops; }
+MjDevice *mj_bench_device(MjBench *b) { return b->device; }
 
 #define COPY_BLOCK ((size_t)64 << 20)
 
@@ -97,7 +98,8 @@ int mj_bench_machine(MjBench *b, MjMachine *out, MjError *err)
     void *scratch = NULL;
     if (!b->measured) {
         const MjDeviceInfo *info = b->device->ops->info(b->device);
-        MjMachine m = {.bf16_flops = info->bf16_peak_flops > 0 ? info->bf16_peak_flops : (double)NAN, .copy_bytes = (double)NAN};
+        const double none = (double)NAN;
+        MjMachine m = {.bf16_flops = none, .fp8_flops = none, .bf16_peak = none, .fp8_peak = none, .copy_bytes = none};
         if (strcmp(info->kind, "cpu") == 0) {
             MJ_TRY(b->device->ops->alloc(b->device, mj_peak_scratch_bytes(b->device), "peak", &scratch, err));
             for (int i = 0; i < 3; i++) { /* as above: the best round is the machine's */
@@ -106,6 +108,8 @@ int mj_bench_machine(MjBench *b, MjMachine *out, MjError *err)
                 if (!(m.bf16_flops >= rate)) m.bf16_flops = rate;
             }
             m.copy_bytes = copy_rate(info->units);
+        } else {
+            MJ_TRY(mj_bench_machine_cuda(&b->ops, b->options.seconds, &m, err));
         }
         m.openblas = mj_bench_openblas_found();
         b->machine = m;
@@ -117,12 +121,21 @@ out:
     return rc;
 }
 
-static void rate(const MjMachine *m, MjBenchResult *r)
+static bool is_fp8(MjOpId id, const void *args)
 {
-    double flops = r->flops > 0 ? 100.0 * r->flops / r->time.median_s / m->bf16_flops : (double)NAN;
-    double bytes = r->bytes > 0 ? 100.0 * r->bytes / r->time.median_s / m->copy_bytes : (double)NAN;
-    r->percent_of_flops = isfinite(flops) && !(bytes > flops);
-    r->percent = r->percent_of_flops ? flops : bytes;
+    return id == MJ_OP_GEMM && ((const MjGemmArgs *)args)->a_type != MJ_T_BF16;
+}
+
+static void rate(const MjMachine *m, bool fp8, bool cpu, MjBenchResult *r)
+{
+    const double peak = fp8 ? m->fp8_peak : m->bf16_peak, measured = fp8 && !cpu ? m->fp8_flops : m->bf16_flops;
+    const double can = isfinite(measured) ? measured : peak, rate = r->flops / r->time.median_s;
+    const double flops = r->flops > 0 ? 100.0 * rate / can : (double)NAN;
+    const double bytes = r->bytes > 0 ? 100.0 * r->bytes / r->time.median_s / m->copy_bytes : (double)NAN;
+    const bool of_flops = isfinite(flops) && !(bytes > flops);
+    r->percent = of_flops ? flops : bytes;
+    r->percent_of = !of_flops ? "copy" : cpu ? "dot" : !isfinite(measured) ? "peak" : fp8 ? "fp8" : "bf16";
+    r->percent_of_peak = r->flops > 0 ? 100.0 * rate / peak : (double)NAN;
 }
 
 int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *out, MjError *err)
@@ -131,9 +144,11 @@ int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *ou
     MjCase *c = NULL;
     MjStr line = MJ_STR_INIT;
     MjMachine machine;
-    MjBenchResult r = {.openblas_s = (double)NAN};
+    MjBenchResult r = {.library_s = (double)NAN, .reference_s = (double)NAN};
     MJ_TRY(mj_bench_machine(b, &machine, err));
     MJ_TRY(mj_case_open(&b->ops, id, shape, 1, &c, err));
+    if (mj_case_is_large(c)) mj_case_sample(c);
+    r.sampled = mj_case_sampled(c);
     MJ_TRY(mj_case_run(c, err));
     rc = mj_case_verify(c, b->options.mode->name, &line, err);
     if (rc == MJ_ERR_NUMERIC) rc = mj_error(err, MJ_ERR_NUMERIC, "not timed, its check fails: %s", mj_str_text(&line));
@@ -141,11 +156,13 @@ int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *ou
     MJ_TRY(mj_case_time(c, b->options.seconds, &r.time, err));
     r.flops = mj_case_flops(c);
     r.bytes = mj_case_bytes(c);
-    r.reference_s = mj_case_reference_s(c);
-    rate(&machine, &r);
+    if (!r.sampled) r.reference_s = mj_case_reference_s(c);
     const MjDeviceInfo *info = b->device->ops->info(b->device);
-    if (id == MJ_OP_GEMM && strcmp(info->kind, "cpu") == 0) {
-        r.openblas_s = mj_bench_openblas(mj_case_args(c), info->units, b->options.seconds);
+    const bool cpu = strcmp(info->kind, "cpu") == 0;
+    rate(&machine, is_fp8(id, mj_case_args(c)), cpu, &r);
+    if (id == MJ_OP_GEMM && cpu) {
+        r.library_s = mj_bench_openblas(mj_case_args(c), info->units, b->options.seconds);
+        r.library = "OpenBLAS f32";
     }
     *out = r;
 out:

@@ -13,9 +13,11 @@
 #include "ops/ops.h"
 #include "runtime/base/error.h"
 
-typedef struct MjMachine {
-    double bf16_flops;      /* bf16 dot products, all workers together; NAN where unknown */
-    double copy_bytes;      /* bytes read and written a second by copying 64 MiB blocks on all workers; NAN: not measured */
+typedef struct MjMachine { /* operations and bytes a second; NAN where not known or not measured */
+    double bf16_flops;      /* cpu: bf16 dot products, all workers together. cuda: cuBLASLt's best on a large bf16 product */
+    double fp8_flops;       /* cuda: likewise, e4m3 */
+    double bf16_peak, fp8_peak; /* cuda: the data sheet's, dense, from the table of known cards */
+    double copy_bytes;      /* read and written a second. cpu: 64 MiB blocks on all workers; cuda: a large copy on the card */
     bool openblas;          /* it was found */
 } MjMachine;
 
@@ -35,17 +37,21 @@ typedef struct MjBench MjBench;
 /* Opens the device and a JIT in the mode. */
 int mj_bench_open(const MjBenchOptions *options, MjBench **out, MjError *err) MJ_MUST_CHECK;
 void mj_bench_close(MjBench *b); /* NULL is fine */
-/* What the machine can do: measured once for a bench; about 0.3 s. */
+/* What the machine can do: measured once for a bench; about 0.3 s. With events and a flushed cache on cuda, as ops are. */
 int mj_bench_machine(MjBench *b, MjMachine *out, MjError *err) MJ_MUST_CHECK;
 MjOps *mj_bench_ops(MjBench *b);
+MjDevice *mj_bench_device(MjBench *b);
 
 typedef struct MjBenchResult {
     MjTiming time;
     double flops, bytes;       /* of one launch */
-    double percent;            /* of the machine: the larger of FLOP/s against bf16_flops and bytes/s against copy_bytes */
-    bool percent_of_flops;     /* which of the two it was */
-    double reference_s;        /* the plain reference on one core */
-    double openblas_s;         /* f32 sgemm of the same shape on all cores; NAN: no GEMM, or not found */
+    double percent;            /* of the machine: the larger of FLOP/s against its rate and bytes/s against copy_bytes */
+    const char *percent_of;    /* "dot", "bf16", "fp8" (the measured rate), "peak" (the data sheet's, where none is measured), "copy" */
+    double percent_of_peak;    /* FLOP/s against the data sheet's; NAN where unknown */
+    bool sampled;              /* samples of the outputs were checked, not all elements: the shape is large */
+    double reference_s;        /* the plain reference on one core; NAN when only samples were computed */
+    double library_s;          /* the same product by a library on the same machine; NAN: no GEMM, or not found */
+    const char *library;       /* "OpenBLAS f32", ...; NULL: none */
 } MjBenchResult;
 
 /* Checks, then times. A failed check is MJ_ERR_NUMERIC with the FAIL line as its message, and nothing is timed. */
@@ -56,6 +62,9 @@ int mj_bench_lookup(MjBench *b, double *ns, MjError *err) MJ_MUST_CHECK;
 
 /* Median seconds of the sgemm calls that do the arithmetic of `g` (its offsets must be readable); NAN when OpenBLAS is not
  * there or the shape is empty. Uses `threads` threads. */
+/* Rates of a cuda device into the members of MjMachine. */
+int mj_bench_machine_cuda(MjOps *ops, double seconds, MjMachine *out, MjError *err) MJ_MUST_CHECK;
+
 double mj_bench_openblas(const MjGemmArgs *g, int threads, double seconds);
 bool mj_bench_openblas_found(void);
 

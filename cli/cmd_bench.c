@@ -19,6 +19,8 @@ const MjArgSpec mj_bench_options[] = {
     {"shape", MJ_ARG_STRING, "NAME=VALUE,...", "numbers that replace those of each op's first shape", 0, 0, 0},
     {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N", 0, 0, 0},
     {"threads", MJ_ARG_INT, "N", "worker threads of the cpu; 0 = all cores", 0, 0, 4096},
+    {"size", MJ_ARG_STRING, "SIZE", "which shapes: small, or large (fills a GPU); default: small on a cpu, large on cuda", 0, 0, 0},
+    {"first", MJ_ARG_INT, "N", "only the first N shapes of each op", 0, 1, 1000},
     {"seconds", MJ_ARG_STRING, "S", "time spent on timing one case; default 0.3", 0, 0, 0},
     {"json", MJ_ARG_STRING, "FILE", "also write the results as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
@@ -33,13 +35,20 @@ typedef struct MjBenchRun {
     MjTable *table;
     MjMachine machine;
     double lookup_ns;
-    int failed;
+    int failed, missing;
+    bool large;        /* shapes */
+    json_t *device;    /* what was measured on */
 } MjBenchRun;
 
 static void on_log(void *user, const char *line)
 {
     (void)user;
     mj_term_say("%s", line);
+}
+
+static void real_or_null(MjTable *table, double value, const char *text)
+{
+    mj_table_show(table, isfinite(value) ? json_real(value) : json_null(), isfinite(value) ? text : "n/a");
 }
 
 static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char *shape, const MjBenchResult *r)
@@ -52,13 +61,19 @@ static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char 
     mj_table_real(run->table, t->median_s * 1e6, 1);
     snprintf(text, sizeof text, "%.1f to %.1f", t->low_s * 1e6, t->high_s * 1e6);
     mj_table_show(run->table, json_pack("[ff]", t->low_s * 1e6, t->high_s * 1e6), text);
+    mj_table_int(run->table, t->runs);
     mj_table_real(run->table, r->flops > 0 ? r->flops / t->median_s * 1e-9 : (double)NAN, 1);
     mj_table_real(run->table, r->bytes / t->median_s * 1e-9, 1);
-    snprintf(text, sizeof text, "%.1f of %s", r->percent, r->percent_of_flops ? "dot" : "copy");
-    if (!isfinite(r->percent)) snprintf(text, sizeof text, "n/a");
-    mj_table_show(run->table, isfinite(r->percent) ? json_real(r->percent) : json_null(), text);
+    snprintf(text, sizeof text, "%.1f of %s", r->percent, r->percent_of);
+    real_or_null(run->table, r->percent, text);
+    mj_table_text(run->table, r->percent_of);
+    mj_table_real(run->table, r->percent_of_peak, 1);
+    mj_table_text(run->table, r->sampled ? "samples" : "all");
     mj_table_real(run->table, r->reference_s / t->median_s, 1);
-    mj_table_real(run->table, r->openblas_s / t->median_s, 2);
+    mj_table_real(run->table, r->library_s * 1e6, 1);
+    snprintf(text, sizeof text, "%.2f %s", r->library_s / t->median_s, r->library != NULL ? r->library : "");
+    real_or_null(run->table, r->library_s / t->median_s, text);
+    mj_table_text(run->table, r->library);
 }
 
 static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *shape, MjError *err)
@@ -75,6 +90,11 @@ static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *
         mj_error_clear(err);
         run->failed++;
         rc = 0;
+    } else if (rc == MJ_ERR_MISSING) { /* no template for this device */
+        mj_term_warn("%s", err->message);
+        mj_error_clear(err);
+        run->missing++;
+        rc = 0;
     }
     mj_term_progress_done();
     mj_str_free(&text);
@@ -83,18 +103,38 @@ static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *
 
 static int bench_op(MjBenchRun *run, MjBench *b, MjOpId id, MjError *err)
 {
-    const MjOpShape *shapes = mj_op_bench_shapes(id);
+    const MjOpShape *shapes = run->large ? mj_op_gpu_bench_shapes(id) : mj_op_bench_shapes(id);
+    const int64_t first = mj_args_int(run->args, "first", 1000);
     const char *numbers = mj_args_string(run->args, "shape");
     if (numbers != NULL) {
         MjOpShape shape = shapes[0];
         int rc = mj_shape_parse(numbers, &shape, err);
         return rc != 0 ? rc : bench_shape(run, b, id, &shape, err);
     }
-    for (; shapes->tokens >= 0; shapes++) {
-        int rc = bench_shape(run, b, id, shapes, err);
+    for (int64_t i = 0; i < first && shapes[i].tokens >= 0; i++) {
+        int rc = bench_shape(run, b, id, &shapes[i], err);
         if (rc != 0) return rc;
     }
     return 0;
+}
+
+static void describe_device(MjBenchRun *run, MjDevice *device)
+{
+    const MjDeviceInfo *info = device->ops->info(device);
+    json_decref(run->device);
+    run->device = json_pack("{ss ss ss si sI sI}", "kind", info->kind, "name", info->name, "target", info->target, "units", info->units,
+                            "memory_bytes", (json_int_t)info->memory_bytes, "l2_bytes", (json_int_t)info->l2_bytes);
+    char driver[32];
+    snprintf(driver, sizeof driver, "%d.%d", info->driver_version / 1000, info->driver_version % 1000 / 10);
+    if (info->driver_version > 0) json_object_set_new(run->device, "driver_cuda", json_string(driver));
+}
+
+static int choose_size(MjBenchRun *run, MjDevice *device, MjError *err)
+{
+    const char *size = mj_args_string(run->args, "size");
+    run->large = size != NULL ? strcmp(size, "large") == 0 : strcmp(device->ops->kind, "cpu") != 0;
+    if (size == NULL || run->large || strcmp(size, "small") == 0) return 0;
+    return mj_error(err, MJ_ERR_USAGE, "bench: --size %s: expected small or large", size);
 }
 
 static int bench_mode(MjBenchRun *run, const char *name, MjError *err)
@@ -103,6 +143,8 @@ static int bench_mode(MjBenchRun *run, const char *name, MjError *err)
     MjBench *b = NULL;
     MJ_TRY(mj_mode_find(name, &run->options.mode, err));
     MJ_TRY(mj_bench_open(&run->options, &b, err));
+    describe_device(run, mj_bench_device(b));
+    MJ_TRY(choose_size(run, mj_bench_device(b), err));
     MJ_TRY(mj_bench_machine(b, &run->machine, err));
     for (int i = 0; i < run->n_ops; i++) MJ_TRY(bench_op(run, b, run->ops[i], err));
     MJ_TRY(mj_bench_lookup(b, &run->lookup_ns, err));
@@ -133,14 +175,42 @@ static int write_json(const MjBenchRun *run, const char *path, json_t *steps, Mj
 {
     json_t *o = json_pack("{ss so so}", "version", MJ_VERSION, "ops", mj_table_json(run->table), "steps",
                           steps != NULL ? json_incref(steps) : json_null());
-    json_object_set_new(o, "bf16_dot_flops", isfinite(run->machine.bf16_flops) ? json_real(run->machine.bf16_flops) : json_null());
-    json_object_set_new(o, "copy_bytes_per_s", isfinite(run->machine.copy_bytes) ? json_real(run->machine.copy_bytes) : json_null());
+    const MjMachine *m = &run->machine;
+    const struct {
+        const char *key;
+        double value;
+    } rates[] = {{"bf16_flops", m->bf16_flops}, {"fp8_flops", m->fp8_flops}, {"bf16_peak_flops", m->bf16_peak},
+                 {"fp8_peak_flops", m->fp8_peak}, {"copy_bytes_per_s", m->copy_bytes}};
+    json_t *machine = run->device != NULL ? json_incref(run->device) : json_object();
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+        json_object_set_new(machine, rates[i].key, isfinite(rates[i].value) ? json_real(rates[i].value) : json_null());
+    json_object_set_new(o, "schema", json_integer(2)); /* docs/performance.md */
+    json_object_set_new(o, "machine", machine);
     json_object_set_new(o, "lookup_ns", json_real(run->lookup_ns));
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     int rc = mj_fs_write_atomic(path, text, strlen(text), err);
     free(text);
     json_decref(o);
     return rc;
+}
+
+static void say_machine(const MjBenchRun *run)
+{
+    const MjMachine *m = &run->machine;
+    char bf16[32], fp8[32], peak[32], copy[32], ns[32];
+    const bool gpu = strcmp(json_string_value(json_object_get(run->device, "kind")), "cpu") != 0;
+    mj_format_real(m->bf16_flops * 1e-9, 1, bf16);
+    mj_format_real(m->copy_bytes * 1e-9, 1, copy);
+    mj_format_real(run->lookup_ns, 1, ns);
+    if (gpu) {
+        printf("%s, just measured: copy %s GB/s; cuBLASLt at its best %s GFLOP/s in bf16, %s in fp8 (data sheet, bf16: %s); a repeat "
+               "launch finds its kernel in %s ns\nTimes are medians by events, L2 flushed before every launch; `samples` in the "
+               "column `checked`: see docs/performance.md\n\n", json_string_value(json_object_get(run->device, "name")), copy, bf16,
+               mj_format_real(m->fp8_flops * 1e-9, 1, fp8), mj_format_real(m->bf16_peak * 1e-9, 1, peak), ns);
+    } else {
+        printf("this machine, just measured: bf16 dot products %s GFLOP/s, copy %s GB/s; a repeat launch finds its kernel in %s ns\n\n",
+               bf16, copy, ns);
+    }
 }
 
 static int bench_ops(MjBenchRun *run, MjError *err)
@@ -156,10 +226,7 @@ static int bench_ops(MjBenchRun *run, MjError *err)
         int rc = bench_mode(run, modes[i], err);
         if (rc != 0) return rc;
     }
-    char peak[32], copy[32], ns[32];
-    printf("this machine, just measured: bf16 dot products %s GFLOP/s, copy %s GB/s; a repeat launch finds its kernel in %s ns\n\n",
-           mj_format_real(run->machine.bf16_flops * 1e-9, 1, peak), mj_format_real(run->machine.copy_bytes * 1e-9, 1, copy),
-           mj_format_real(run->lookup_ns, 1, ns));
+    say_machine(run);
     mj_table_print(run->table, false);
     return 0;
 }
@@ -168,13 +235,15 @@ int mj_cmd_bench(const MjArgs *args, MjError *err)
 {
     static const MjColumn columns[] = {
         {"op", "op", false},           {"mode", "mode", false},           {"shape", "shape", false},
-        {"median_us", "median us", true}, {"spread_us", "10 % to 90 %", true}, {"gflops", "GFLOP/s", true},
-        {"gbytes", "GB/s", true},      {"percent_of_machine", "% of machine", true},
-        {"times_reference", "x reference", true}, {"times_openblas", "x OpenBLAS f32", true}, {NULL, NULL, false}};
+        {"median_us", "median us", true}, {"spread_us", "10 % to 90 %", true}, {"runs", NULL, true}, {"gflops", "GFLOP/s", true},
+        {"gbytes", "GB/s", true},      {"percent_of_machine", "% of machine", true}, {"machine_rate", NULL, false},
+        {"percent_of_peak", NULL, true}, {"checked", "checked", false},
+        {"times_reference", "x reference", true}, {"library_us", NULL, true}, {"times_library", "x library", true},
+        {"library", NULL, false}, {NULL, NULL, false}};
     int rc = 0;
     MjConfig config;
     json_t *steps = NULL;
-    MjBenchRun run = {.args = args, .lookup_ns = (double)NAN, .machine = {(double)NAN, (double)NAN, false}};
+    MjBenchRun run = {.args = args, .lookup_ns = (double)NAN, .machine = {.bf16_flops = (double)NAN, .copy_bytes = (double)NAN}};
     run.table = mj_table_open(columns);
     const char *seconds = mj_args_string(args, "seconds"), *file = mj_args_string(args, "json");
     MJ_TRY(choose(&run, err));
@@ -189,9 +258,11 @@ int mj_cmd_bench(const MjArgs *args, MjError *err)
     if (run.n_ops > 0) MJ_TRY(bench_ops(&run, err));
     if (run.step) MJ_TRY(mj_bench_steps(args, &config, &steps, err));
     if (file != NULL) MJ_TRY(write_json(&run, file, steps, err));
+    if (run.missing > 0) mj_term_warn("%d cases skipped: this device has no template for them", run.missing);
     if (run.failed > 0) MJ_TRY(mj_error(err, MJ_ERR_NUMERIC, "%d cases fail their check and were not timed", run.failed));
 out:
     json_decref(steps);
+    json_decref(run.device);
     mj_table_close(run.table);
     mj_cache_close(run.options.cache);
     return rc;

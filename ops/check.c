@@ -1,5 +1,5 @@
-/* Cases: buffers with sentinels, inputs, launch, comparison, timing. Owns the driver; what an op's inputs and results
- * must be is in ref_*.c, through the table of ops. */
+/* Cases: buffers with sentinels, inputs, launch, comparison. Owns the driver; what an op's inputs and results must be is in
+ * ref_*.c, through the table of ops; samples are check_sample.c's, timing is check_time.c's. */
 #include "ops/check.h"
 
 #include <math.h>
@@ -60,6 +60,7 @@ void mj_case_set(MjCase *c, const char *name, int64_t i, double value)
 void mj_case_want_within(MjCase *c, const char *name, int64_t i, double value, double tolerance)
 {
     const int b = mj_case_buffer(c, name);
+    if (c->sampled) mj_case_want_sample(c, b, i, value, tolerance);
     if (c->want[b] == NULL) return;
     c->want[b][i] = value;
     c->tolerance[b][i] = tolerance;
@@ -68,7 +69,7 @@ void mj_case_want_within(MjCase *c, const char *name, int64_t i, double value, d
 void mj_case_want(MjCase *c, const char *name, int64_t i, double value, double size)
 {
     const int b = mj_case_buffer(c, name);
-    if (c->want[b] == NULL) return;
+    if (c->want[b] == NULL && c->wants[b] == NULL) return;
     const double length = c->row->proof.length(c->args.bytes), a = fabs(value);
     double step = 0.0, floor = 0.0; /* half a step of the type, relative and absolute */
     switch (type_of(c, b)) {
@@ -103,23 +104,6 @@ double mj_case_normal(MjCase *c)
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-static void random_input(MjCase *c, int b)
-{
-    const MjOpType type = type_of(c, b);
-    uint8_t *bytes = c->host[b];
-    for (int64_t i = 0; i < c->n[b]; i++) {
-        if (type == MJ_BUF_I32) {
-            ((int32_t *)c->host[b])[i] = 0;
-        } else if (type == MJ_BUF_E4M3 || type == MJ_BUF_E5M2) {
-            const uint32_t limit = type == MJ_BUF_E4M3 ? 0x7f : 0x7c; /* no NaN, no infinity */
-            do bytes[i] = (uint8_t)mj_case_random(c, 256);
-            while ((bytes[i] & 0x7fu) >= limit);
-        } else {
-            mj_ref_encode(type, c->host[b], i, mj_case_normal(c));
-        }
-    }
-}
-
 static void make_buffers(MjCase *c)
 {
     for (int b = 0; b < mj_op_buffer_count(c->row); b++) {
@@ -129,7 +113,7 @@ static void make_buffers(MjCase *c)
         c->host[b] = mj_xmalloc(bytes + 64);
         memset(c->host[b], UNWRITTEN, bytes + 64);
         set_pointer(c->args.bytes, buffer, c->host[b]);
-        if (buffer->role == MJ_IN || buffer->role == MJ_INOUT) random_input(c, b);
+        if (buffer->role == MJ_IN || buffer->role == MJ_INOUT) mj_case_fill_random(c, b, 1.0);
     }
 }
 
@@ -138,8 +122,10 @@ static int upload_buffer(MjCase *c, int b, MjError *err)
     const MjDeviceOps *dev = c->ops->device->ops;
     char *base = c->device[b];
     const size_t bytes = (size_t)c->n[b] * mj_op_type_bytes(type_of(c, b));
+    const bool unwritten = c->row->buffers[b].role == MJ_OUT && c->n[b] > MJ_CASE_MANY; /* without the way over the bus */
     int rc = dev->fill(c->ops->device, base, GUARD_BYTE, GUARD, err);
-    if (rc == 0 && bytes > 0) rc = dev->upload(c->ops->device, base + GUARD, c->host[b], bytes, err);
+    if (rc == 0 && unwritten) rc = dev->fill(c->ops->device, base + GUARD, UNWRITTEN, bytes, err);
+    else if (rc == 0 && bytes > 0) rc = dev->upload(c->ops->device, base + GUARD, c->host[b], bytes, err);
     if (rc == 0) rc = dev->fill(c->ops->device, base + GUARD + bytes, GUARD_BYTE, GUARD, err);
     return rc;
 }
@@ -180,6 +166,7 @@ void mj_case_close(MjCase *c)
         if (c->device[b] != NULL) c->ops->device->ops->free(c->ops->device, c->device[b]);
         free(c->host[b]);
         free(c->want[b]);
+        free(c->wants[b]);
         free(c->tolerance[b]);
     }
     free(c);
@@ -187,7 +174,7 @@ void mj_case_close(MjCase *c)
 
 /* ---- running and comparing -------------------------------------------------------------------------------------- */
 
-static int reset(MjCase *c, MjError *err)
+int mj_case_reset(MjCase *c, MjError *err)
 {
     for (int b = 0; b < mj_op_buffer_count(c->row); b++) {
         if (c->device[b] == NULL || c->row->buffers[b].role == MJ_IN) continue;
@@ -197,16 +184,16 @@ static int reset(MjCase *c, MjError *err)
     return c->ops->device->ops->synchronize(c->ops->device, err);
 }
 
-static int launch(MjCase *c, MjError *err)
+int mj_case_launch(MjCase *c, MjError *err)
 {
-    int rc = mj_op_launch(c->ops, c->row->id, c->device_args.bytes, c->row->args_bytes, "check", err);
-    return rc != 0 ? rc : c->ops->device->ops->synchronize(c->ops->device, err);
+    return mj_op_launch(c->ops, c->row->id, c->device_args.bytes, c->row->args_bytes, "check", err);
 }
 
 int mj_case_run(MjCase *c, MjError *err)
 {
-    int rc = reset(c, err);
-    return rc != 0 ? rc : launch(c, err);
+    int rc = mj_case_reset(c, err);
+    if (rc == 0) rc = mj_case_launch(c, err);
+    return rc != 0 ? rc : c->ops->device->ops->synchronize(c->ops->device, err);
 }
 
 static void compute_reference(MjCase *c)
@@ -215,6 +202,11 @@ static void compute_reference(MjCase *c)
     for (int b = 0; b < mj_op_buffer_count(c->row); b++) {
         const MjOpRole role = c->row->buffers[b].role;
         if (c->host[b] == NULL || (role != MJ_OUT && role != MJ_INOUT)) continue;
+        if (c->sampled) {
+            c->cap_wants[b] = 1024;
+            c->wants[b] = mj_xmalloc(1024 * sizeof *c->wants[b]);
+            continue;
+        }
         c->want[b] = mj_xcalloc((size_t)c->n[b] + 1, sizeof(double));
         c->tolerance[b] = mj_xmalloc(((size_t)c->n[b] + 1) * sizeof(double));
         for (int64_t i = 0; i < c->n[b]; i++) c->tolerance[b][i] = -1.0;
@@ -237,98 +229,100 @@ static void rerun(const MjCase *c, const char *mode, MjStr *line)
     mj_shape_text(&c->shape, line);
 }
 
-static int fail_at(const MjCase *c, int b, int64_t i, double got, const char *mode, MjStr *line, MjError *err)
+/* `want` NULL: it is an input. */
+static int fail_at(const MjCase *c, int b, int64_t i, double got, const MjWant *want, const char *mode, MjStr *line, MjError *err)
 {
     const MjOpBuffer *buffer = &c->row->buffers[b];
     const int64_t cols = buffer->columns != NULL ? buffer->columns(c->args.bytes) : c->n[b];
     describe(c, mode, line);
     mj_str_printf(line, "%s at [%lld,%lld]: ", buffer->name, (long long)(i / cols), (long long)(i % cols));
-    if (c->want[b] == NULL) {
+    if (want == NULL) {
         mj_str_printf(line, "want the input %.9g unchanged, got %.9g", mj_ref_decode(type_of(c, b), c->host[b], i), got);
-    } else if (c->tolerance[b][i] < 0.0) {
+    } else if (want->tolerance < 0.0) {
         mj_str_printf(line, "want it untouched (%.9g), got %.9g", mj_ref_decode(type_of(c, b), c->host[b], i), got);
     } else {
-        mj_str_printf(line, "want %.9g got %.9g tol %.3g", c->want[b][i], got, c->tolerance[b][i]);
+        mj_str_printf(line, "want %.9g got %.9g tol %.3g", want->value, got, want->tolerance);
     }
     rerun(c, mode, line);
     return mj_error(err, MJ_ERR_NUMERIC, "%s", mj_str_text(line));
 }
 
-static int compare(const MjCase *c, int b, const unsigned char *bytes, const char *mode, MjStr *line, MjError *err)
+static int guards(const MjCase *c, int b, const unsigned char *before, const unsigned char *after, const char *mode, MjStr *line,
+                  MjError *err)
 {
-    const MjOpType type = type_of(c, b);
-    const size_t size = mj_op_type_bytes(type);
-    const unsigned char *body = bytes + GUARD;
     for (int64_t i = 0; i < GUARD; i++) {
-        const int64_t end = GUARD + c->n[b] * (int64_t)size + i;
-        if (bytes[i] == GUARD_BYTE && bytes[end] == GUARD_BYTE) continue;
+        if (before[i] == GUARD_BYTE && after[i] == GUARD_BYTE) continue;
         describe(c, mode, line);
         mj_str_printf(line, "%s: wrote outside, at byte %lld %s", c->row->buffers[b].name,
-                      (long long)(bytes[i] != GUARD_BYTE ? i - GUARD : i),
-                      bytes[i] != GUARD_BYTE ? "before its start" : "after its end");
+                      (long long)(before[i] != GUARD_BYTE ? i - GUARD : i),
+                      before[i] != GUARD_BYTE ? "before its start" : "after its end");
         rerun(c, mode, line);
         return mj_error(err, MJ_ERR_NUMERIC, "%s", mj_str_text(line));
     }
-    if (c->row->buffers[b].role == MJ_SCRATCH) return 0;
-    for (int64_t i = 0; i < c->n[b]; i++) {
-        const double got = mj_ref_decode(type, body, i);
+    return 0;
+}
+
+static int element(const MjCase *c, int b, int64_t i, const unsigned char *body, const MjWant *want, const char *mode,
+                   MjStr *line, MjError *err)
+{
+    const size_t size = mj_op_type_bytes(type_of(c, b));
+    const double got = mj_ref_decode(type_of(c, b), body, i);
+    if (want == NULL || want->tolerance < 0.0) {
         const bool same = memcmp(body + i * (int64_t)size, (const char *)c->host[b] + i * (int64_t)size, size) == 0;
-        if (c->want[b] == NULL || c->tolerance[b][i] < 0.0) {
-            if (!same) return fail_at(c, b, i, got, mode, line, err);
-            continue;
-        }
-        const double want = c->want[b][i];
-        const bool fine = isnan(want) ? isnan(got) : want == got || fabs(want - got) <= c->tolerance[b][i];
-        if (!fine) return fail_at(c, b, i, got, mode, line, err);
+        return same ? 0 : fail_at(c, b, i, got, want, mode, line, err);
+    }
+    const bool fine = isnan(want->value) ? isnan(got) : want->value == got || fabs(want->value - got) <= want->tolerance;
+    return fine ? 0 : fail_at(c, b, i, got, want, mode, line, err);
+}
+
+static int compare(const MjCase *c, int b, const unsigned char *body, const char *mode, MjStr *line, MjError *err)
+{
+    const size_t bytes = (size_t)c->n[b] * mj_op_type_bytes(type_of(c, b));
+    if (c->want[b] == NULL && c->wants[b] == NULL && memcmp(body, c->host[b], bytes) == 0) return 0; /* an input, unchanged */
+    for (int64_t k = 0; k < c->n_wants[b]; k++) {
+        int rc = element(c, b, c->wants[b][k].i, body, &c->wants[b][k], mode, line, err);
+        if (rc != 0) return rc;
+    }
+    for (int64_t i = 0; c->wants[b] == NULL && i < c->n[b]; i++) {
+        const bool input = c->want[b] == NULL;
+        const MjWant want = {i, input ? 0.0 : c->want[b][i], input ? 0.0 : c->tolerance[b][i]};
+        int rc = element(c, b, i, body, input ? NULL : &want, mode, line, err);
+        if (rc != 0) return rc;
     }
     return 0;
+}
+
+/* One buffer: its guards, and its contents unless it is scratch, or an input of a case of samples. */
+static int verify_buffer(MjCase *c, int b, const char *mode, MjStr *line, MjError *err)
+{
+    const MjDeviceOps *dev = c->ops->device->ops;
+    const size_t bytes = (size_t)c->n[b] * mj_op_type_bytes(type_of(c, b));
+    const MjOpRole role = c->row->buffers[b].role;
+    unsigned char before[GUARD], after[GUARD], *body = NULL;
+    int rc;
+    MJ_TRY(dev->download(c->ops->device, before, c->device[b], GUARD, err));
+    MJ_TRY(dev->download(c->ops->device, after, (char *)c->device[b] + GUARD + bytes, GUARD, err));
+    MJ_TRY(guards(c, b, before, after, mode, line, err));
+    if (role == MJ_SCRATCH || (role == MJ_IN && c->sampled) || bytes == 0) goto out;
+    body = mj_xmalloc(bytes);
+    MJ_TRY(dev->download(c->ops->device, body, (char *)c->device[b] + GUARD, bytes, err));
+    MJ_TRY(compare(c, b, body, mode, line, err));
+out:
+    free(body);
+    return rc;
 }
 
 int mj_case_verify(MjCase *c, const char *mode, MjStr *line, MjError *err)
 {
     compute_reference(c);
     for (int b = 0; b < mj_op_buffer_count(c->row); b++) {
-        if (c->device[b] == NULL) continue;
-        const size_t bytes = (size_t)c->n[b] * mj_op_type_bytes(type_of(c, b)) + 2 * GUARD;
-        unsigned char *got = mj_xmalloc(bytes);
-        int rc = c->ops->device->ops->download(c->ops->device, got, c->device[b], bytes, err);
-        if (rc == 0) rc = compare(c, b, got, mode, line, err);
-        free(got);
+        int rc = c->device[b] != NULL ? verify_buffer(c, b, mode, line, err) : 0;
         if (rc != 0) return rc;
     }
     return 0;
 }
 
-/* ---- timing ------------------------------------------------------------------------------------------------------- */
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-int mj_case_time(MjCase *c, double seconds, MjTiming *out, MjError *err)
-{
-    enum { MOST = 2000, LEAST = 5 };
-    double *times = mj_xmalloc(MOST * sizeof *times);
-    bool in_place = false; /* results are inputs of the next run: start every run from the same numbers */
-    for (int b = 0; b < mj_op_buffer_count(c->row); b++) in_place |= c->device[b] != NULL && c->row->buffers[b].role == MJ_INOUT;
-    int n = 0, rc = 0;
-    double spent = 0.0;
-    MJ_TRY(mj_case_run(c, err)); /* compiles, warms caches */
-    while (n < MOST && (n < LEAST || spent < seconds)) {
-        if (in_place) MJ_TRY(reset(c, err));
-        const uint64_t start = mj_clock_ns();
-        MJ_TRY(launch(c, err));
-        times[n] = (double)(mj_clock_ns() - start) * 1e-9;
-        spent += times[n++];
-    }
-    qsort(times, (size_t)n, sizeof *times, by_value);
-    *out = (MjTiming){.median_s = times[n / 2], .low_s = times[n / 10], .high_s = times[n * 9 / 10], .runs = n};
-out:
-    free(times);
-    return rc;
-}
+/* ---- what it costs ------------------------------------------------------------------------------------------ */
 
 double mj_case_flops(const MjCase *c)
 {

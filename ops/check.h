@@ -3,6 +3,7 @@
  *
  *   MjCase *c;
  *   mj_case_open(&ops, id, &mj_op_bench_shapes(id)[i], seed, &c, err);
+ *   if (mj_case_is_large(c)) mj_case_sample(c);
  *   mj_case_run(c, err);               launch once, synchronised
  *   mj_case_verify(c, line, err);      MJ_ERR_NUMERIC and one FAIL line when the results differ
  *   mj_case_time(c, 0.3, &t, err);     median and spread of many launches
@@ -26,6 +27,7 @@ typedef struct MjOpShape {
 
 const MjOpShape *mj_op_check_shapes(MjOpId id); /* odd, empty, one-sided; small */
 const MjOpShape *mj_op_bench_shapes(MjOpId id); /* realistic */
+const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id); /* of a size that fills a data-centre GPU */
 
 /* "tokens=17,experts=5": what is not 0. mj_shape_parse changes the named numbers of *shape; unknown names suggest. */
 void mj_shape_text(const MjOpShape *shape, MjStr *out);
@@ -44,7 +46,22 @@ int mj_case_run(MjCase *c, MjError *err) MJ_MUST_CHECK;   /* buffers reset, one 
 /* Against the reference (computed once), after mj_case_run. `line` gets "name[mode](shape) seed=… buffer at […]: want …
  * got … tol …" on failure, with MJ_ERR_NUMERIC. `mode` is only printed. */
 int mj_case_verify(MjCase *c, const char *mode, MjStr *line, MjError *err) MJ_MUST_CHECK;
+/* From here on only samples are checked: about 24 rows (or blocks of rows) of every output with the first and the last, or
+ * 4096 elements of a GEMM, each in another tile. For shapes whose reference would take minutes. Before mj_case_verify. */
+void mj_case_sample(MjCase *c);
+bool mj_case_sampled(const MjCase *c);
+bool mj_case_is_large(const MjCase *c); /* so large that only samples should be checked */
+/* On a GPU: by events around each launch, with the L2 cache flushed before it (a buffer of twice its size is written, then
+ * read, so that no dirty line is left to be written back). On a CPU: by the clock, with warm caches. */
 int mj_case_time(MjCase *c, double seconds, MjTiming *out, MjError *err) MJ_MUST_CHECK;
+
+/* The timer itself, for what is no op: a copy, a library's product. `launch` enqueues one run on the device's stream. */
+typedef struct MjGpuTimer MjGpuTimer;
+int mj_gpu_timer_open(MjOps *ops, MjGpuTimer **out, MjError *err) MJ_MUST_CHECK;
+void mj_gpu_timer_close(MjGpuTimer *t); /* NULL is fine */
+int mj_gpu_timer_run(MjGpuTimer *t, int (*launch)(void *user, MjError *err), void *user, double seconds, MjTiming *out,
+                     MjError *err) MJ_MUST_CHECK;
+
 double mj_case_flops(const MjCase *c);
 double mj_case_bytes(const MjCase *c);        /* that must be moved at least */
 double mj_case_reference_s(MjCase *c);        /* time of the plain reference on one core; computes it if need be */

@@ -122,6 +122,26 @@ void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size)
     }
 }
 
+void mj_ref_gemm_element(const MjGemmArgs *g, int64_t e, int64_t row, int64_t col, double *value, double *size)
+{
+    const int64_t expert = g->group == MJ_GROUP_M ? e * g->n * g->k : 0, along = g->layout == MJ_GEMM_TN ? MJ_KMAJOR_STRIDE(g->k) : g->k;
+    const int64_t first = g->group == MJ_GROUP_K ? g->offset[e] : 0;
+    const int64_t depth = g->group == MJ_GROUP_K ? g->count[e] : g->group == MJ_GROUP_M && row >= g->offset[e] + g->count[e] ? 0 : g->k;
+    const bool a_across = g->layout == MJ_GEMM_TN && g->kmajor == 0, b_across = g->layout != MJ_GEMM_NT && g->kmajor == 0;
+    const int64_t at = (g->group == MJ_GROUP_K ? e * g->m + row : row) * g->n + col;
+    double sum = 0.0, bound = 0.0;
+    for (int64_t p = first; p < first + depth; p++) {
+        const double a = ref_element(g->a, g->a_type, a_across ? p * g->m + row : row * along + p) * ref_scale_a(g, row, p);
+        const double b = ref_element(g->b, g->b_type, expert + (b_across ? p * g->n + col : col * along + p)) *
+                         ref_scale_b(g, (int32_t)e, col, p);
+        sum += a * b;
+        bound += fabs(a * b);
+    }
+    const double before = g->epilogue == MJ_EPI_ACCUMULATE ? (double)((const float *)g->c)[at] : 0.0;
+    *value = before + sum;
+    *size = fabs(before) + bound;
+}
+
 double mj_ref_gemm_tolerance(const MjGemmArgs *g, double value, double size)
 {
     /* f32 sums of `depth` terms, of random sign: half an ulp each, as a walk; twice that for safety. Then one rounding. */

@@ -12,6 +12,10 @@ int64_t mj_ref_gemm_size(const MjGemmArgs *g);
  * they are in both. All pointers of `g` are host pointers. */
 void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size);
 
+/* One element of what mj_ref_gemm gives: of group `e` (0 unless grouped), row `row` of C (of its group's C for GROUP_K),
+ * column `col`. The row must belong to the group. */
+void mj_ref_gemm_element(const MjGemmArgs *g, int64_t e, int64_t row, int64_t col, double *value, double *size);
+
 /* How far a result may be from `value`: from the accumulator's type, the depth, and the rounding of C's type. */
 double mj_ref_gemm_tolerance(const MjGemmArgs *g, double value, double size);
 

@@ -14,7 +14,7 @@ void mj_fill_cross_entropy(MjCase *c)
 {
     const MjOpShape *s = &c->shape;
     mj_case_set(c, "dscale", 0, 1.0 / (s->live > 0 ? s->live : 1));
-    for (int64_t i = 0; i < (int64_t)s->tokens * s->vocab; i++) mj_case_set(c, "logits", i, 6.0 * mj_case_normal(c));
+    mj_case_fill_normal(c, "logits", 6.0);
     for (int64_t n = 0; n < s->tokens; n++)
         mj_case_set(c, "target", n, n >= s->live || n % 7 == 6 ? -1.0 : (double)mj_case_random(c, (uint32_t)s->vocab_used));
 }
@@ -26,7 +26,7 @@ void mj_ref_cross_entropy(MjCase *c)
 {
     const MjCrossEntropyArgs *a = ARGS(MjCrossEntropyArgs, c);
     const double dscale = (double)a->dscale[0];
-    for (int64_t n = 0; n < a->tokens; n++) {
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1)) {
         const uint16_t *row = a->logits + n * a->vocab;
         const int32_t target = a->target[n];
         double most = -INFINITY, sum = 0.0;
@@ -90,7 +90,7 @@ void mj_ref_adamw(MjCase *c)
     const double b1 = (double)a->beta1, b2 = (double)a->beta2, lr = (double)a->rates[MJ_RATE_LR];
     const double bias1 = (double)a->rates[MJ_RATE_BIAS1], bias2 = (double)a->rates[MJ_RATE_BIAS2];
     if (!mj_ref_guard(a->guard)) return; /* all must stay as they were */
-    for (int64_t i = 0; i < a->n; i++) {
+    for (int64_t i = 0; i < a->n; i = mj_case_next(c, i, a->n, 1024)) {
         const double g = (double)a->grad[i] * (double)a->grad_scale, w = (double)a->w[i];
         const double m = b1 * (double)a->m[i] + (1.0 - b1) * g, v = b2 * (double)a->v[i] + (1.0 - b2) * g * g;
         const double m_size = fabs(b1 * (double)a->m[i]) + fabs((1.0 - b1) * g);

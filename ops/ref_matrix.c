@@ -158,6 +158,10 @@ void mj_fill_gemm(MjCase *c)
 void mj_case_ref_gemm(MjCase *c)
 {
     const MjGemmArgs *g = (const MjGemmArgs *)(const void *)c->args.bytes;
+    if (c->sampled) {
+        mj_sample_gemm(c);
+        return;
+    }
     const int64_t n = mj_ref_gemm_size(g), live = g->group == MJ_GROUP_M ? (int64_t)g->offset[g->experts] * g->n : n;
     double *want = mj_xcalloc((size_t)n, sizeof *want), *size = mj_xcalloc((size_t)n, sizeof *size);
     mj_ref_gemm(g, want, size);
@@ -246,6 +250,10 @@ void mj_case_ref_attention_fwd(MjCase *c)
 {
     const MjAttentionFwdArgs *a = (const MjAttentionFwdArgs *)(const void *)c->args.bytes;
     const int64_t rows = (int64_t)a->tokens * a->heads, dim = a->head_dim;
+    if (c->sampled) {
+        mj_sample_attention_fwd(c);
+        return;
+    }
     const Forward f = forward_open(a);
     const double all = row_rms(f.out, rows * dim);
     for (int64_t r = 0; r < rows; r++) {
@@ -261,6 +269,7 @@ void mj_fill_attention_bwd(MjCase *c)
 {
     const MjAttentionBwdArgs *b = (const MjAttentionBwdArgs *)(const void *)c->args.bytes;
     mj_fill_attention_fwd(c);
+    if (mj_sample_attention_fill(c)) return;
     const MjAttentionFwdArgs a = {.q = b->q, .k = b->k, .qkv = b->qkv, .pos = b->pos, .scale = b->scale,
                                   .tokens = b->tokens, .heads = b->heads, .head_dim = b->head_dim, .window = b->window};
     const Forward f = forward_open(&a);
@@ -274,6 +283,10 @@ void mj_case_ref_attention_bwd(MjCase *c)
 {
     const MjAttentionBwdArgs *a = (const MjAttentionBwdArgs *)(const void *)c->args.bytes;
     const size_t rows = (size_t)a->tokens * (size_t)a->heads, dim = (size_t)a->head_dim;
+    if (c->sampled) {
+        mj_sample_attention_bwd(c);
+        return;
+    }
     double *all = mj_xmalloc(3 * rows * (dim + 1) * sizeof *all);
     MjRefAttentionGrad g = {.dq = all, .dk = all + rows * dim, .dv = all + 2 * rows * dim,
                                   .dq_size = all + 3 * rows * dim, .dk_size = all + 3 * rows * dim + rows,

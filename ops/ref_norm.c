@@ -19,7 +19,7 @@ void mj_fill_embedding_fwd(MjCase *c) { random_tokens(c, c->shape.tokens, c->sha
 void mj_ref_embedding_fwd(MjCase *c)
 {
     const MjEmbeddingFwdArgs *a = ARGS(MjEmbeddingFwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n++)
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
         for (int64_t i = 0; i < a->width; i++)
             mj_case_want_within(c, "out", n * a->width + i, mj_case_in(c, "table", (int64_t)a->token[n] * a->width + i), 0.0);
 }
@@ -36,8 +36,8 @@ void mj_fill_embedding_bwd(MjCase *c)
 void mj_ref_embedding_bwd(MjCase *c)
 {
     const MjEmbeddingBwdArgs *a = ARGS(MjEmbeddingBwdArgs, c);
-    for (int64_t v = 0; v < a->vocab; v++)
-        for (int64_t i = 0; i < a->width; i++) {
+    for (int64_t v = 0; v < a->vocab; v = mj_case_next(c, v, a->vocab, 1))
+        for (int64_t i = 0; i < a->width; i = mj_case_next(c, i, a->width, 1)) {
             const double before = mj_case_in(c, "dtable", v * a->width + i);
             double sum = before, size = fabs(before);
             for (int64_t n = 0; n < a->live[0]; n++) {
@@ -62,7 +62,7 @@ void mj_fill_rmsnorm_fwd(MjCase *c)
 void mj_ref_rmsnorm_fwd(MjCase *c)
 {
     const MjRmsnormFwdArgs *a = ARGS(MjRmsnormFwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n++) {
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1)) {
         const float *x = a->x + n * a->width;
         double square = 0.0;
         for (int64_t i = 0; i < a->width; i++) square += (double)x[i] * (double)x[i];
@@ -103,7 +103,7 @@ static double incoming(const MjCase *c, int64_t at)
 void mj_ref_rmsnorm_bwd(MjCase *c)
 {
     const MjRmsnormBwdArgs *a = ARGS(MjRmsnormBwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n++) {
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1)) {
         const double rstd = (double)a->rstd[n];
         double dot = 0.0, size = 0.0;
         for (int64_t i = 0; i < a->width; i++) {
@@ -148,7 +148,7 @@ void mj_ref_rope_qknorm_fwd(MjCase *c)
 {
     const MjRopeQknormFwdArgs *a = ARGS(MjRopeQknormFwdArgs, c);
     const char *out[2] = {"q", "k"}, *rstds[2] = {"q_rstd", "k_rstd"};
-    for (int64_t n = 0; n < a->tokens; n++)
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
         for (int64_t h = 0; h < a->heads; h++)
             for (int part = 0; part < 2; part++) {
                 double z[128], square = 0.0;
@@ -204,7 +204,7 @@ static void head_gradient(MjCase *c, int64_t n, int64_t h, int part)
 void mj_ref_rope_qknorm_bwd(MjCase *c)
 {
     const MjRopeQknormBwdArgs *a = ARGS(MjRopeQknormBwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n++)
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
         for (int64_t h = 0; h < a->heads; h++) {
             head_gradient(c, n, h, 0);
             head_gradient(c, n, h, 1);

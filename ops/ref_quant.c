@@ -40,21 +40,24 @@ void mj_ref_quantise(MjCase *c, const char *copy, const double *x, int64_t used,
                      int32_t scale_mode, const float *tensor_scale)
 {
     const double most = fp8_max(q_type);
-    for (int64_t i = 0; i < used * cols; i++) mj_case_want_within(c, copy, i, x[i], 0.0);
+    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
+        for (int64_t i = r * cols; i < (r + 1) * cols; i++) mj_case_want_within(c, copy, i, x[i], 0.0);
     if (q_type == MJ_T_BF16) return;
     if (scale_mode == MJ_SCALE_TENSOR) {
         mj_case_want_within(c, "q_scale", 0, (double)tensor_scale[0], 0.0);
-        for (int64_t i = 0; i < used * cols; i++) mj_case_want(c, "q", i, clamp(x[i] / (double)tensor_scale[0], most), 0.0);
+        for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
+            for (int64_t i = r * cols; i < (r + 1) * cols; i++)
+                mj_case_want(c, "q", i, clamp(x[i] / (double)tensor_scale[0], most), 0.0);
         return;
     }
-    for (int64_t r = 0; r < used; r++)
+    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
         for (int64_t b = 0; b < cols; b += 128) {
             const int64_t n = cols - b < 128 ? cols - b : 128;
             const double scale = block_scale(largest(x + r * cols + b, n, 1), q_type);
             mj_case_want(c, "q_scale", b / 128 * rows + r, scale, 0.0);
             for (int64_t i = 0; i < n; i++) mj_case_want(c, "q", r * cols + b + i, x[r * cols + b + i] / scale, 0.0);
         }
-    for (int64_t b = 0; b < used; b += 128)
+    for (int64_t b = 0; b < used; b = 128 * mj_case_next(c, b / 128, (used + 127) / 128, 1))
         for (int64_t i = 0; i < cols; i++) {
             const int64_t n = used - b < 128 ? used - b : 128;
             const double scale = block_scale(largest(x + b * cols + i, n, cols), q_type);
@@ -99,7 +102,7 @@ void mj_ref_relu2_fwd(MjCase *c)
     const MjRelu2FwdArgs *a = ARGS(MjRelu2FwdArgs, c);
     const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
     double *y = mj_xcalloc((size_t)n + 1, sizeof *y);
-    for (int64_t i = 0; i < n; i++) y[i] = mj_ref_round_bf16((double)(float)relu2(mj_case_in(c, "x", i)));
+    for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->cols)) y[i] = mj_ref_round_bf16((double)(float)relu2(mj_case_in(c, "x", i)));
     mj_ref_quantise(c, "y", y, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
     free(y);
 }
@@ -120,7 +123,7 @@ void mj_ref_relu2_bwd(MjCase *c)
     const MjRelu2BwdArgs *a = ARGS(MjRelu2BwdArgs, c);
     const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
     double *dx = mj_xcalloc((size_t)n + 1, sizeof *dx);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->cols)) {
         const double x = mj_case_in(c, "x", i);
         dx[i] = mj_ref_round_bf16(x > 0.0 ? (double)(float)(2.0 * x * mj_case_in(c, "dy", i)) : 0.0);
     }
@@ -145,7 +148,7 @@ void mj_ref_quantize(MjCase *c)
     const MjQuantizeArgs *a = ARGS(MjQuantizeArgs, c);
     const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
     double *x = mj_xcalloc((size_t)n + 1, sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = mj_ref_round_bf16(mj_case_in(c, "x", i));
+    for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->cols)) x[i] = mj_ref_round_bf16(mj_case_in(c, "x", i));
     mj_ref_quantise(c, "y", x, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
     free(x);
 }
@@ -193,12 +196,16 @@ void mj_ref_quantize_weight(MjCase *c)
 {
     const MjQuantizeWeightArgs *a = ARGS(MjQuantizeWeightArgs, c);
     const int64_t all = (int64_t)a->experts * a->out_features * a->in_features;
+    const int64_t tiles = (int64_t)a->experts * MJ_CEIL(a->out_features, 128) * MJ_CEIL(a->in_features, 128);
     int64_t tile = 0;
-    for (int64_t i = 0; i < all; i++) mj_case_want_within(c, "w_bf16", i, mj_ref_round_bf16((double)a->w[i]), 0.0);
+    for (int64_t i = 0; i < all; i = mj_case_next(c, i, all, 1024)) mj_case_want_within(c, "w_bf16", i, mj_ref_round_bf16((double)a->w[i]), 0.0);
     if (a->q_type == MJ_T_BF16) return;
     for (int64_t e = 0; e < a->experts; e++)
         for (int64_t o = 0; o < a->out_features; o += 128)
-            for (int64_t i = 0; i < a->in_features; i += 128) weight_tile(c, a, e, o, i, tile++);
+            for (int64_t i = 0; i < a->in_features; i += 128) {
+                if (mj_case_takes(c, tile, tiles)) weight_tile(c, a, e, o, i, tile);
+                tile++;
+            }
 }
 
 void mj_setup_amax(const MjOpShape *s, void *args)

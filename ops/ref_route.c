@@ -114,7 +114,7 @@ void mj_ref_router_fwd(MjCase *c)
     const MjRouterFwdArgs *a = ARGS(MjRouterFwdArgs, c);
     double *score = mj_xcalloc((size_t)a->experts, sizeof *score);
     int32_t *chosen = mj_xcalloc((size_t)a->top_k, sizeof *chosen);
-    for (int64_t n = 0; n < a->tokens; n++) {
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1)) {
         double clear = INFINITY, sum = 0.0;
         for (int64_t e = 0; e < a->experts; e++) {
             double z = 0.0, size = 0.0;
@@ -190,7 +190,7 @@ void mj_ref_router_bwd(MjCase *c)
     const size_t all = (size_t)a->experts * (size_t)a->width;
     double *dw = mj_xcalloc(all, sizeof *dw), *dw_size = mj_xcalloc(all, sizeof *dw);
     for (int64_t n = 0; n < a->tokens; n++)
-        for (int64_t i = 0; i < a->width; i++) {
+        for (int64_t i = 0; i < a->width; i = mj_case_next(c, i, a->width, 1)) {
             double dx = 0.0, dx_size = 0.0;
             const double x = mj_ref_decode(MJ_BUF_BF16, a->x, n * a->width + i);
             for (int64_t k = 0; n < a->live[0] && k < a->top_k; k++) {
@@ -205,6 +205,7 @@ void mj_ref_router_bwd(MjCase *c)
             mj_case_want(c, "dx", n * a->width + i, dx, dx_size);
         }
     for (int64_t i = 0; i < (int64_t)all; i++) {
+        if (!mj_case_takes(c, i % a->width, a->width)) continue; /* columns that were summed up */
         const double before = mj_case_in(c, "dweight", i);
         mj_case_want(c, "dweight", i, before + dw[i], fabs(before) + dw_size[i]);
     }
@@ -280,7 +281,7 @@ void mj_fill_permute_bwd(MjCase *c) { fill_maps(c, NULL, NULL, ARGS(MjPermuteBwd
 void mj_ref_permute_bwd(MjCase *c)
 {
     const MjPermuteBwdArgs *a = ARGS(MjPermuteBwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n++)
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
         for (int64_t i = 0; i < a->width; i++) {
             double sum = 0.0, size = 0.0;
             for (int64_t k = 0; k < a->top_k; k++) {
@@ -305,7 +306,7 @@ void mj_fill_combine_fwd(MjCase *c)
 void mj_ref_combine_fwd(MjCase *c)
 {
     const MjCombineFwdArgs *a = ARGS(MjCombineFwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n++)
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
         for (int64_t i = 0; i < a->width; i++) {
             const int64_t at = n * a->width + i;
             double sum = mj_case_in(c, "x", at), size = fabs(sum);
@@ -337,7 +338,8 @@ void mj_fill_combine_bwd(MjCase *c)
 void mj_ref_combine_bwd(MjCase *c)
 {
     const MjCombineBwdArgs *a = ARGS(MjCombineBwdArgs, c);
-    for (int64_t r = 0; r < a->offset[a->experts]; r++) {
+    const int64_t used = a->offset[a->experts];
+    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 1)) {
         const int64_t slot = a->slot_of[r], n = slot / a->top_k;
         double dot = 0.0, size = 0.0;
         for (int64_t i = 0; i < a->width; i++) {
@@ -372,7 +374,7 @@ void mj_ref_permute(MjCase *c)
     const MjPermuteArgs *a = ARGS(MjPermuteArgs, c);
     const int64_t used = a->offset[a->experts];
     double *x = mj_xcalloc((size_t)used * (size_t)a->width + 1, sizeof *x);
-    for (int64_t r = 0; r < used; r++)
+    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
         for (int64_t i = 0; a->slot_of[r] >= 0 && i < a->width; i++)
             x[r * a->width + i] = mj_ref_decode(MJ_BUF_BF16, a->x, (int64_t)(a->slot_of[r] / a->top_k) * a->width + i);
     mj_ref_quantise(c, "out", x, used, a->rows, a->width, a->q_type, a->scale_mode, a->tensor_scale);

@@ -6,6 +6,11 @@
 
 size_t mj_quant_tile_shared(MjFamily family, const void *args);
 
+typedef struct MjWant { /* what one output element must be; sampled cases only */
+    int64_t i;
+    double value, tolerance;
+} MjWant;
+
 /* A case while it is filled and checked. `args` holds host pointers to the inputs as they are before the launch. */
 struct MjCase {
     MjOps *ops;
@@ -22,6 +27,9 @@ struct MjCase {
     double *want[MJ_OP_MAX_BUFFERS];      /* outputs: expected values */
     double *tolerance[MJ_OP_MAX_BUFFERS]; /* < 0: the launch must leave the element as it was */
     double reference_s;                   /* < 0: not computed yet */
+    bool sampled;                         /* only some elements are checked: `wants` instead of `want` and `tolerance` */
+    MjWant *wants[MJ_OP_MAX_BUFFERS];     /* NULL: not an output */
+    int64_t n_wants[MJ_OP_MAX_BUFFERS], cap_wants[MJ_OP_MAX_BUFFERS];
 };
 
 /* Used by fill and reference functions. Buffers by their field name; a wrong name aborts. */
@@ -37,6 +45,19 @@ void mj_case_want_within(MjCase *c, const char *name, int64_t i, double value, d
 uint32_t mj_case_random(MjCase *c, uint32_t below);
 double mj_case_uniform(MjCase *c, double low, double high);
 double mj_case_normal(MjCase *c);
+/* Normal numbers times `size` in every element: as mj_case_normal gives them, or drawn from a table of them where there
+ * are more than MJ_CASE_MANY. */
+#define MJ_CASE_MANY ((int64_t)1 << 20)
+void mj_case_fill_normal(MjCase *c, const char *name, double size);
+/* Whether the reference is to say what unit (a row, a block of rows) `unit` of `units` must be: always, or about 24 of them,
+ * the first and the last included, when only samples are checked. */
+bool mj_case_takes(const MjCase *c, int64_t unit, int64_t units);
+/* The item after `i` of `n` whose block of `block` items is taken; 0 always is. A reference's loop over what it can skip. */
+int64_t mj_case_next(const MjCase *c, int64_t i, int64_t n, int64_t block);
+void mj_case_want_sample(MjCase *c, int buffer, int64_t i, double value, double tolerance); /* mj_case_want_within uses it */
+void mj_case_fill_random(MjCase *c, int buffer, double size);
+int mj_case_reset(MjCase *c, MjError *err) MJ_MUST_CHECK;  /* outputs as before the first launch, synchronised */
+int mj_case_launch(MjCase *c, MjError *err) MJ_MUST_CHECK; /* one launch, not synchronised */
 
 /* Element conversions in double, written apart from the kernels' (ref_types.c). */
 double mj_ref_decode(MjOpType type, const void *base, int64_t i);
@@ -64,6 +85,13 @@ typedef struct MjRefLayout {
 void mj_ref_layout(MjRefLayout *layout);
 int32_t mj_ref_rows(const MjOpShape *shape);             /* rows that the layout needs */
 void mj_ref_choose(MjCase *c, int32_t *expert, int32_t tokens, int32_t live, int32_t experts, int32_t top_k);
+
+/* Sampled references of the matrix ops (ref_sample.c), from the same definitions as the full ones. */
+void mj_sample_gemm(MjCase *c);
+void mj_sample_attention_fwd(MjCase *c);
+void mj_sample_attention_bwd(MjCase *c);
+/* An output and a log-sum like those of a forward pass, where computing them on the host would take minutes. */
+bool mj_sample_attention_fill(MjCase *c);
 
 void mj_setup_embedding_fwd(const MjOpShape *shape, void *args);
 void mj_fill_embedding_fwd(MjCase *c);

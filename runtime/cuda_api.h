@@ -58,6 +58,7 @@ enum {
 
 enum { /* CUdevice_attribute */
     MJ_CU_DEV_MULTIPROCESSOR_COUNT = 16,
+    MJ_CU_DEV_L2_BYTES = 38,
     MJ_CU_DEV_COMPUTE_MAJOR = 75,
     MJ_CU_DEV_COMPUTE_MINOR = 76,
     MJ_CU_DEV_MAX_SHARED_OPTIN = 97
@@ -121,6 +122,7 @@ typedef struct MjCuLaunchConfig {
     X(MemFreeHost, (void *ptr))                                                                               \
     X(MemcpyHtoDAsync, (MjCuPtr dst, const void *src, size_t bytes, MjCuStream stream))                       \
     X(MemcpyDtoHAsync, (void *dst, MjCuPtr src, size_t bytes, MjCuStream stream))                             \
+    X(MemcpyDtoDAsync, (MjCuPtr dst, MjCuPtr src, size_t bytes, MjCuStream stream))                           \
     X(MemsetD8Async, (MjCuPtr dst, unsigned char byte, size_t bytes, MjCuStream stream))                      \
     X(StreamCreate, (MjCuStream * stream, unsigned flags))                                                    \
     X(StreamDestroy, (MjCuStream stream))                                                                     \

@@ -78,6 +78,7 @@ size_t mj_cuda_peak_bytes(const MjDevice *dev);
 int mj_cuda_upload(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);
 int mj_cuda_download(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);
 int mj_cuda_fill(MjDevice *dev, void *dst, int byte, size_t bytes, MjError *err);
+int mj_cuda_copy(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);
 /* cuda_module.c: */
 int mj_cuda_module_load(MjDevice *dev, const void *image, size_t bytes, MjModule **out, MjError *err);
 void mj_cuda_module_unload(MjDevice *dev, MjModule *mod);

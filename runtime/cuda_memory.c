@@ -145,3 +145,12 @@ int mj_cuda_fill(MjDevice *dev, void *dst, int byte, size_t bytes, MjError *err)
 out:
     return rc;
 }
+
+int mj_cuda_copy(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err) {
+    CudaDevice *d = mj_cuda_device(dev);
+    int rc;
+    MJ_TRY(mj_cuda_make_current(d, err));
+    if (bytes > 0) CU(d, MemcpyDtoDAsync((MjCuPtr)(uintptr_t)dst, (MjCuPtr)(uintptr_t)src, bytes, d->stream), "copy");
+out:
+    return rc;
+}

@@ -32,6 +32,8 @@ typedef struct MjDeviceInfo {
     size_t memory_bytes;
     double bf16_peak_flops; /* FLOP/s, from the table of known GPUs; 0 = unknown (a CPU's is measured by bench) */
     size_t max_shared_bytes; /* scratch that one block may ask for */
+    int driver_version; /* cuda: 13000 = CUDA 13.0; else 0 */
+    size_t l2_bytes;    /* cuda: of the L2 cache; 0 = unknown */
 } MjDeviceInfo;
 
 typedef struct MjLaunch {
@@ -68,6 +70,7 @@ typedef struct MjDeviceOps {
     int (*upload)(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);   /* stream order */
     int (*download)(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err); /* blocks */
     int (*fill)(MjDevice *dev, void *dst, int byte, size_t bytes, MjError *err);            /* stream order */
+    int (*copy)(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);     /* on the device; stream order */
     /* Modules: `image` may be freed after the call. Thread-safe. */
     int (*module_load)(MjDevice *dev, const void *image, size_t bytes, MjModule **out, MjError *err);
     void (*module_unload)(MjDevice *dev, MjModule *mod);

@@ -443,6 +443,7 @@ const MjDeviceOps mj_device_cpu = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .fill = cpu_fill,
+    .copy = cpu_copy,
     .module_load = cpu_module_load,
     .module_unload = cpu_module_unload,
     .module_function = cpu_module_function,

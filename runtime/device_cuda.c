@@ -48,13 +48,14 @@ int mj_cuda_async_error(CudaDevice *d, MjCuResult r, const char *call, const cha
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
 static int read_info(CudaDevice *d, MjError *err) {
-    int rc = 0, major = 0, minor = 0, units = 0, shared = 0;
+    int rc = 0, major = 0, minor = 0, units = 0, shared = 0, l2 = 0;
     size_t memory = 0;
     CU(d, DeviceGetName(d->info.name, (int)sizeof d->info.name, d->device), NULL);
     CU(d, DeviceGetAttribute(&major, MJ_CU_DEV_COMPUTE_MAJOR, d->device), NULL);
     CU(d, DeviceGetAttribute(&minor, MJ_CU_DEV_COMPUTE_MINOR, d->device), NULL);
     CU(d, DeviceGetAttribute(&units, MJ_CU_DEV_MULTIPROCESSOR_COUNT, d->device), NULL);
     CU(d, DeviceGetAttribute(&shared, MJ_CU_DEV_MAX_SHARED_OPTIN, d->device), NULL);
+    CU(d, DeviceGetAttribute(&l2, MJ_CU_DEV_L2_BYTES, d->device), NULL);
     CU(d, DeviceTotalMem(&memory, d->device), NULL);
     if (major < 8) {
         rc = mj_error(err, MJ_ERR_MISSING,
@@ -70,6 +71,8 @@ static int read_info(CudaDevice *d, MjError *err) {
     d->info.units = units;
     d->info.memory_bytes = memory;
     d->info.max_shared_bytes = (size_t)shared;
+    d->info.l2_bytes = (size_t)l2;
+    d->info.driver_version = d->cu->driver_version;
     d->info.bf16_peak_flops = mj_cuda_bf16_peak(d->info.name);
 out:
     return rc;
@@ -133,6 +136,7 @@ const MjDeviceOps mj_device_cuda = {
     .upload = mj_cuda_upload,
     .download = mj_cuda_download,
     .fill = mj_cuda_fill,
+    .copy = mj_cuda_copy,
     .module_load = mj_cuda_module_load,
     .module_unload = mj_cuda_module_unload,
     .module_function = mj_cuda_module_function,

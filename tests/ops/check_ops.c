@@ -1,5 +1,5 @@
 /* Every op against its double-precision reference: check_ops [OP...] [--mode M] [--seed N] [--shape a=1,b=2]
- * [--threads N] [--device D] [--bench]. One line an op; a failing case prints what was wanted, what came, and how to run just that. */
+ * [--threads N] [--device D] [--bench] [--sample]. One line an op; a failing case prints what was wanted, what came, and how to run just that. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +12,13 @@ typedef struct Options {
     const char *mode, *shape, *device;
     uint64_t seed;
     int threads;
-    bool bench, wanted[MJ_OP_COUNT], any;
+    bool bench, sample, wanted[MJ_OP_COUNT], any;
 } Options;
 
 static int usage(const char *why)
 {
     fprintf(stderr, "check_ops: %s\nusage: check_ops [OP...] [--mode static|dynamic|nocompile|unbound] [--seed N] [--shape a=1,b=2] "
-                    "[--threads N] [--device D] [--bench]\n", why);
+                    "[--threads N] [--device D] [--bench] [--sample]\n", why);
     return 2;
 }
 
@@ -29,6 +29,8 @@ static int parse(int argc, char **argv, Options *o)
         MjOpId id;
         if (strcmp(argv[i], "--bench") == 0) {
             o->bench = true;
+        } else if (strcmp(argv[i], "--sample") == 0) {
+            o->sample = true; /* the sampled references of shapes for a GPU, on these */
         } else if (strncmp(argv[i], "--", 2) == 0) {
             if (i + 1 == argc) return usage("an option needs a value");
             if (strcmp(argv[i], "--mode") == 0) o->mode = argv[++i];
@@ -50,7 +52,12 @@ static int check_shape(MjOps *ops, MjOpId id, const MjOpShape *shape, const Opti
 {
     MjError err = MJ_ERROR_INIT;
     MjStr line = MJ_STR_INIT;
-    const int rc = mj_op_check(ops, id, shape, o->seed, o->mode, &line, &err);
+    MjCase *c = NULL;
+    int rc = mj_case_open(ops, id, shape, o->seed, &c, &err);
+    if (rc == 0 && o->sample) mj_case_sample(c);
+    if (rc == 0) rc = mj_case_run(c, &err);
+    if (rc == 0) rc = mj_case_verify(c, o->mode, &line, &err);
+    mj_case_close(c);
     if (rc != 0) printf("%s\n", line.len > 0 ? mj_str_text(&line) : err.message);
     if (rc != 0 && err.log != NULL) printf("%s\n", err.log);
     mj_str_free(&line);

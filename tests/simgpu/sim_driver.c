@@ -68,12 +68,12 @@ struct MjCuLibrary_ {
     struct MjCuKernel_ *kernels[64];
     int n_kernels;
 };
-typedef struct Node { /* of a graph: a launch, or a memset when kernel is NULL */
+typedef struct Node { /* of a graph: a launch, or a copy or memset when kernel is NULL */
     struct MjCuKernel_ *kernel;
     MjCuLaunchConfig config;
     MjCuLaunchAttribute attrs[4];
     void *params[SIM_MAX_PARAMS];
-    MjCuPtr dst;
+    MjCuPtr dst, src; /* src: a copy */
     size_t bytes;
     unsigned char byte;
 } Node;
@@ -258,6 +258,7 @@ static int sim_DeviceGetAttribute(int *v, int attribute, int dev)
     (void)dev;
     switch (attribute) {
     case MJ_CU_DEV_MULTIPROCESSOR_COUNT: *v = 4; return 0;
+    case MJ_CU_DEV_L2_BYTES: *v = 1 << 20; return 0;
     case MJ_CU_DEV_COMPUTE_MAJOR: *v = arch / 10; return 0;
     case MJ_CU_DEV_COMPUTE_MINOR: *v = arch % 10; return 0;
     case MJ_CU_DEV_MAX_SHARED_OPTIN: *v = max_shared(); return 0;
@@ -421,6 +422,23 @@ static int sim_MemsetD8Async(MjCuPtr dst, unsigned char byte, size_t bytes, MjCu
     }
     open_memory(here(), true);
     memset((void *)(uintptr_t)dst, byte, bytes);
+    open_memory(here(), false);
+    return 0;
+}
+
+static int sim_MemcpyDtoDAsync(MjCuPtr dst, MjCuPtr src, size_t bytes, MjCuStream s)
+{
+    LIVE();
+    if (check_range(dst, bytes) != 0 || check_range(src, bytes) != 0) return 1;
+    if (s->capture != NULL) {
+        Node *n = record(s);
+        n->dst = dst;
+        n->src = src;
+        n->bytes = bytes;
+        return 0;
+    }
+    open_memory(here(), true);
+    memmove((void *)(uintptr_t)dst, (void *)(uintptr_t)src, bytes);
     open_memory(here(), false);
     return 0;
 }
@@ -667,7 +685,8 @@ static int sim_GraphLaunch(MjCuGraphExec e, MjCuStream s)
     for (int i = 0; i < g->n && here()->error == 0; i++) {
         Node *n = &g->nodes[i];
         if (n->kernel == NULL) {
-            const int rc = sim_MemsetD8Async(n->dst, n->byte, n->bytes, s);
+            const int rc = n->src != 0 ? sim_MemcpyDtoDAsync(n->dst, n->src, n->bytes, s)
+                                       : sim_MemsetD8Async(n->dst, n->byte, n->bytes, s);
             if (rc != 0) return rc;
         } else {
             (void)run_kernel(&n->config, n->kernel, n->config.n_attrs, n->params);

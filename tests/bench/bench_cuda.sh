@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# `mojit bench` on the simulated GPU: what it measures, and that it refuses to time a kernel whose results are wrong.
+# usage: bench_cuda.sh MOJIT CHECKOUT SIMGPU_FOLDER
+source "$(dirname "$0")/../cli/lib.sh"
+export MOJIT_CUDA_LIBRARY_PATH=$3
+
+expect 0 '^sum +static .* all ' "$mojit" bench sum --device cuda --mode static --seconds 0.01 --shape count=5000 --json b.json
+field() { python3 -c 'import json, sys
+v = json.load(open("b.json"))
+for k in sys.argv[1].split("."): v = v[int(k)] if k.isdigit() else v[k]
+print(v)' "$1"; }
+is() { # FIELD PATTERN
+    local got
+    got=$(field "$1")
+    [[ $got =~ $2 ]] || { echo "FAIL b.json: $1 is '$got', want /$2/"; failures=$((failures + 1)); }
+}
+is machine.kind '^cuda$'
+is machine.copy_bytes_per_s '^[1-9]'
+is machine.l2_bytes '^[1-9]'
+is ops.0.runs '^[2-9][0-9]'
+is ops.0.machine_rate '^copy$'
+expect 2 'expected small or large' "$mojit" bench sum --device cuda --size big
+
+# A kernel that forgets the last row, in a shape where every element is checked and in one where samples are.
+mkdir kernels
+sed 's/MJ_FOR_ROWS(n, TOKENS) {/&\n        if (n == TOKENS - 1) continue;/' "$checkout/kernels_src/rmsnorm_fwd.cu" >kernels/rmsnorm_fwd.cu
+check 'the spoilt kernel differs' bash -c "! cmp -s kernels/rmsnorm_fwd.cu '$checkout/kernels_src/rmsnorm_fwd.cu'"
+export MOJIT_KERNELS=$work/kernels
+expect 1 'not timed, its check fails: FAIL rmsnorm_fwd' "$mojit" bench rmsnorm_fwd --device cuda --mode static --seconds 0.01 \
+    --shape tokens=40,live=40,width=130
+unset MOJIT_CUDA_LIBRARY_PATH
+expect 1 'not timed, its check fails: FAIL rmsnorm_fwd' "$mojit" bench rmsnorm_fwd --device cpu --mode static --seconds 0.01 \
+    --shape tokens=400000,live=400000,width=384
+unset MOJIT_KERNELS
+expect 0 ' samples ' "$mojit" bench rmsnorm_fwd --device cpu --mode static --seconds 0.01 --shape tokens=400000,live=400000,width=384
+finish
