@@ -258,7 +258,7 @@ static int sim_DeviceGetAttribute(int *v, int attribute, int dev)
     (void)dev;
     switch (attribute) {
     case MJ_CU_DEV_MULTIPROCESSOR_COUNT: *v = 4; return 0;
-    case MJ_CU_DEV_L2_BYTES: *v = 1 << 20; return 0;
+    case MJ_CU_DEV_L2_BYTES: *v = 64 << 10; return 0;
     case MJ_CU_DEV_COMPUTE_MAJOR: *v = arch / 10; return 0;
     case MJ_CU_DEV_COMPUTE_MINOR: *v = arch % 10; return 0;
     case MJ_CU_DEV_MAX_SHARED_OPTIN: *v = max_shared(); return 0;
