@@ -1,9 +1,26 @@
-/* How the CPU's attention is cut into blocks, shared by the templates and the host: a block is one head and one tile of
- * tokens, tiles begin at multiples of MJ_ATTENTION_TILE of the stream whatever the grid, so no bit depends on it. */
+/* How attention is cut into blocks, shared by the templates and the host: a block is one head and one tile of tokens, tiles
+ * begin at multiples of their size in the stream whatever the grid, so no bit depends on it. */
 #ifndef MJ_ATTENTION_TILE_H
 #define MJ_ATTENTION_TILE_H
 
+#ifndef __CUDACC_RTC__
 #include <stdint.h>
+#endif
+
+/* ---- mma.sync: a warp for 16 rows of the block's tile; bytes of shared memory ------------------------------------- */
+
+#define MJ_ATTENTION_MMA_ROWS(warps) (16 * (warps))
+#define MJ_ATTENTION_MMA_KEYS 64 /* forward: keys of a stage */
+#define MJ_ATTENTION_MMA_STEP 32 /* backward: rows of a stage */
+/* Q, then two stages of K and V */
+#define MJ_ATTENTION_MMA_FWD_BYTES(warps, dim) ((MJ_ATTENTION_MMA_ROWS(warps) + 4 * MJ_ATTENTION_MMA_KEYS) * (dim) * 2)
+/* Two tiles of the block's own rows, two stages of two tiles that stream by, and for dk and dv also lse, delta and low of
+ * each stage's queries. */
+#define MJ_ATTENTION_MMA_DQ_BYTES(warps, dim) ((2 * MJ_ATTENTION_MMA_ROWS(warps) + 4 * MJ_ATTENTION_MMA_STEP) * (dim) * 2)
+#define MJ_ATTENTION_MMA_DKV_BYTES(warps, dim) (MJ_ATTENTION_MMA_DQ_BYTES(warps, dim) + 2 * 3 * 4 * MJ_ATTENTION_MMA_STEP)
+
+#ifndef __CUDACC_RTC__
+/* ---- the CPU ------------------------------------------------------------------------------------------------------ */
 
 #define MJ_ATTENTION_TILE 64
 #define MJ_ATTENTION_MAX_DIM 128
@@ -27,4 +44,5 @@ static inline int32_t mj_attention_tiles(int32_t tokens)
 /* Blocks of a launch: of the forward kernel and of each of the backward ones. */
 static inline int32_t mj_attention_grid(int32_t tokens, int32_t heads) { return mj_attention_tiles(tokens) * heads; }
 
+#endif
 #endif
