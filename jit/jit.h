@@ -82,6 +82,10 @@ int mj_jit_prepare(MjJit *jit, MjError *err) MJ_MUST_CHECK;
 int mj_jit_key_text(MjJit *jit, const MjRequest *req, char **out, MjError *err) MJ_MUST_CHECK;
 int mj_jit_plan_key_text(MjJit *jit, int i, char **out, MjError *err) MJ_MUST_CHECK; /* of the plan's i-th spec */
 
+/* Changes whenever a request that was answered before gets another kernel from now on (`tiered`, at a step boundary): what
+ * was captured of earlier answers is out of date. */
+uint64_t mj_jit_generation(const MjJit *jit);
+
 /* Step boundaries: counters are kept per step; `tiered` swaps kernels in here. Ends the current step. */
 void mj_jit_step(MjJit *jit);
 

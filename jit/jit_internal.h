@@ -74,6 +74,7 @@ typedef struct PlanItem {
 } PlanItem;
 
 typedef struct AtomicCounters {
+    atomic_uint_least64_t generation;
     atomic_uint_least64_t repeats, generic;        /* memory hits, on specialised and on generic kernels */
     atomic_uint_least64_t firsts, generic_firsts;  /* requests that the table did not hold */
 } AtomicCounters;

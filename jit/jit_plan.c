@@ -20,6 +20,11 @@ bool mj_jit_recording(const MjJit *jit)
     return atomic_load(&jit->recording);
 }
 
+uint64_t mj_jit_generation(const MjJit *jit)
+{
+    return atomic_load(&jit->fast.generation);
+}
+
 const char *mj_jit_target(const MjJit *jit)
 {
     return jit->target;

@@ -70,6 +70,7 @@ void mj_jit_swap_ready(MjJit *jit)
             mj_jit_keep(jit, record);
             atomic_store_explicit(&d->slot->record, record, memory_order_release);
             jit->counters.background_swaps++;
+            atomic_fetch_add(&jit->fast.generation, 1);
         } else {
             jit->generic_for_good = true;
         }

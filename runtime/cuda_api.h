@@ -129,6 +129,7 @@ typedef struct MjCuLaunchConfig {
     X(StreamSynchronize, (MjCuStream stream))                                                                 \
     X(StreamBeginCapture, (MjCuStream stream, int mode))                                                      \
     X(StreamEndCapture, (MjCuStream stream, MjCuGraph * graph))                                               \
+    X(GraphGetNodes, (MjCuGraph graph, void **nodes, size_t *n_nodes))                                        \
     X(GraphInstantiateWithFlags, (MjCuGraphExec * exec, MjCuGraph graph, unsigned long long flags))           \
     X(GraphLaunch, (MjCuGraphExec exec, MjCuStream stream))                                                   \
     X(GraphDestroy, (MjCuGraph graph))                                                                        \

@@ -44,7 +44,8 @@ typedef struct CudaDevice {
     CudaStaging staging[MJ_CUDA_STAGING_BUFFERS];
     int next_staging;
     CudaRecentLaunch recent[MJ_CUDA_RECENT_LAUNCHES];
-    uint64_t launches;
+    uint64_t launches; /* all of them, captured ones too: where the next one goes in `recent` */
+    MjDeviceCounters counters;
     bool sync_launches, capturing;
 } CudaDevice;
 

@@ -10,6 +10,7 @@ struct MjEvent {
 
 struct MjGraph {
     MjCuGraphExec exec;
+    uint64_t nodes;
 };
 
 int mj_cuda_event_create(MjDevice *dev, MjEvent **out, MjError *err) {
@@ -46,6 +47,7 @@ int mj_cuda_event_elapsed(MjDevice *dev, MjEvent *from, MjEvent *to, double *ms,
     float value = 0.0f;
     int rc;
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->counters.waits++;
     CU(d, EventSynchronize(to->event), NULL);
     CU(d, EventElapsedTime(&value, from->event, to->event), NULL);
     *ms = (double)value;
@@ -68,14 +70,17 @@ int mj_cuda_graph_end(MjDevice *dev, MjGraph **out, MjError *err) {
     CudaDevice *d = mj_cuda_device(dev);
     MjCuGraph graph = NULL;
     MjCuGraphExec exec = NULL;
+    size_t nodes = 0;
     int rc;
     if (!d->capturing) return mj_error(err, MJ_ERR_USAGE, "graph_end: no graph is being captured; call graph_begin first");
     d->capturing = false;
     MJ_TRY(mj_cuda_make_current(d, err));
     CU(d, StreamEndCapture(d->stream, &graph), NULL);
+    if (out == NULL) goto out;
+    CU(d, GraphGetNodes(graph, NULL, &nodes), NULL);
     CU(d, GraphInstantiateWithFlags(&exec, graph, 0), NULL);
     MjGraph *g = mj_xmalloc(sizeof *g);
-    g->exec = exec;
+    *g = (MjGraph){.exec = exec, .nodes = nodes};
     *out = g;
 out:
     if (graph != NULL) (void)d->cu->GraphDestroy(graph); /* the executable graph lives on */
@@ -87,6 +92,8 @@ int mj_cuda_graph_launch(MjDevice *dev, MjGraph *graph, MjError *err) {
     int rc;
     MJ_TRY(mj_cuda_make_current(d, err));
     CU(d, GraphLaunch(graph->exec, d->stream), NULL);
+    d->counters.graph_launches++;
+    d->counters.graph_nodes += graph->nodes;
 out:
     return rc;
 }

@@ -84,7 +84,8 @@ void mj_cuda_free(MjDevice *dev, void *ptr) {
         if (d->allocations[i].ptr != (MjCuPtr)(uintptr_t)ptr) continue;
         d->now_bytes -= d->allocations[i].bytes;
         d->allocations[i] = d->allocations[--d->n_allocations];
-        if (mj_cuda_make_current(d, NULL) == 0) (void)d->cu->MemFree((MjCuPtr)(uintptr_t)ptr); /* waits for the device */
+        d->counters.waits++; /* the driver waits for the device before it frees */
+        if (mj_cuda_make_current(d, NULL) == 0) (void)d->cu->MemFree((MjCuPtr)(uintptr_t)ptr);
         return;
     }
 }
@@ -98,6 +99,17 @@ int mj_cuda_refuse_in_capture(CudaDevice *d, const char *call, MjError *err) {
                     call);
 }
 
+/* A staging buffer may be written again when the copy that reads it is done. */
+static int wait_for(CudaDevice *d, CudaStaging *s, MjError *err) {
+    int rc = 0;
+    if (!s->pending) return 0;
+    d->counters.waits++;
+    CU(d, EventSynchronize(s->in_use), "staging");
+    s->pending = false;
+out:
+    return rc;
+}
+
 /* Copies through pinned buffers: the source may be reused as soon as the call returns, the copy itself overlaps. */
 int mj_cuda_upload(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err) {
     CudaDevice *d = mj_cuda_device(dev);
@@ -108,7 +120,7 @@ int mj_cuda_upload(MjDevice *dev, void *dst, const void *src, size_t bytes, MjEr
         const size_t part = bytes - at < MJ_CUDA_STAGING_BYTES ? bytes - at : MJ_CUDA_STAGING_BYTES;
         CudaStaging *s = &d->staging[d->next_staging];
         d->next_staging = (d->next_staging + 1) % MJ_CUDA_STAGING_BUFFERS;
-        if (s->pending) CU(d, EventSynchronize(s->in_use), "staging");
+        MJ_TRY(wait_for(d, s, err));
         memcpy(s->host, (const char *)src + at, part);
         CU(d, MemcpyHtoDAsync((MjCuPtr)(uintptr_t)dst + at, s->host, part, d->stream), "upload");
         CU(d, EventRecord(s->in_use, d->stream), "staging");
@@ -127,9 +139,9 @@ int mj_cuda_download(MjDevice *dev, void *dst, const void *src, size_t bytes, Mj
         const size_t part = bytes - at < MJ_CUDA_STAGING_BYTES ? bytes - at : MJ_CUDA_STAGING_BYTES;
         CudaStaging *s = &d->staging[d->next_staging];
         d->next_staging = (d->next_staging + 1) % MJ_CUDA_STAGING_BUFFERS;
-        if (s->pending) CU(d, EventSynchronize(s->in_use), "staging");
-        s->pending = false;
+        MJ_TRY(wait_for(d, s, err));
         CU(d, MemcpyDtoHAsync(s->host, (MjCuPtr)(uintptr_t)src + at, part, d->stream), "download");
+        d->counters.waits++;
         CU(d, StreamSynchronize(d->stream), "download");
         memcpy((char *)dst + at, s->host, part);
     }

@@ -162,6 +162,7 @@ int mj_cuda_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *l, MjError *er
                                      .attrs = n > 0 ? attrs : NULL, .n_attrs = n};
     void *params[2] = {(void *)(uintptr_t)l->args, (void *)(uintptr_t)l->tensor_maps};
     remember_launch(d, fn, l);
+    d->counters.launches += !d->capturing;
     MjCuResult r = d->cu->LaunchKernelEx(&config, fn->kernel, params, NULL);
     if (r != MJ_CU_SUCCESS) {
         char what[192];
@@ -170,7 +171,10 @@ int mj_cuda_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *l, MjError *er
         rc = mj_cuda_error(d->cu, r, "cuLaunchKernelEx", what, err);
         goto out;
     }
-    if (d->sync_launches && !d->capturing) CU(d, StreamSynchronize(d->stream), NULL);
+    if (d->sync_launches && !d->capturing) {
+        d->counters.waits++;
+        CU(d, StreamSynchronize(d->stream), NULL);
+    }
 out:
     return rc;
 }
@@ -178,7 +182,9 @@ out:
 int mj_cuda_synchronize(MjDevice *dev, MjError *err) {
     CudaDevice *d = mj_cuda_device(dev);
     int rc;
+    MJ_TRY(mj_cuda_refuse_in_capture(d, "synchronize", err));
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->counters.waits++;
     CU(d, StreamSynchronize(d->stream), NULL);
 out:
     return rc;

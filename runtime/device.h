@@ -34,7 +34,15 @@ typedef struct MjDeviceInfo {
     size_t max_shared_bytes; /* scratch that one block may ask for */
     int driver_version; /* cuda: 13000 = CUDA 13.0; else 0 */
     size_t l2_bytes;    /* cuda: of the L2 cache; 0 = unknown */
+    bool graphs;        /* launches can be captured and replayed (not when each of them is waited for) */
 } MjDeviceInfo;
+
+typedef struct MjDeviceCounters { /* since the device was opened */
+    uint64_t launches;       /* kernels handed over one by one */
+    uint64_t graph_launches; /* graphs replayed */
+    uint64_t graph_nodes;    /* kernels and fills in them */
+    uint64_t waits;          /* times that the host waited for the device: to synchronise, to download, for a buffer */
+} MjDeviceCounters;
 
 typedef struct MjLaunch {
     uint32_t grid;         /* blocks, >= 1; launches are one-dimensional, kernels decode */
@@ -77,12 +85,15 @@ typedef struct MjDeviceOps {
     int (*module_function)(MjModule *mod, const char *name, MjKernelFn **out, MjError *err);
     int (*launch)(MjDevice *dev, MjKernelFn *fn, const MjLaunch *launch, MjError *err);
     int (*synchronize)(MjDevice *dev, MjError *err);
+    void (*counters)(const MjDevice *dev, MjDeviceCounters *out);
     /* Events; on cpu clock readings. elapsed in milliseconds. */
     int (*event_create)(MjDevice *dev, MjEvent **out, MjError *err);
     void (*event_destroy)(MjDevice *dev, MjEvent *ev);
     int (*event_record)(MjDevice *dev, MjEvent *ev, MjError *err);
     int (*event_elapsed)(MjDevice *dev, MjEvent *from, MjEvent *to, double *ms, MjError *err);
-    /* Graph capture; NULL where the device has none (cpu). */
+    /* Graphs; NULL where the device has none (cpu). Between begin and end, launches and fills are recorded and not run; what
+     * needs the host (upload, download, synchronize) is refused. A graph holds the arguments that it was recorded with.
+     * graph_end with out NULL drops what was recorded. */
     int (*graph_begin)(MjDevice *dev, MjError *err);
     int (*graph_end)(MjDevice *dev, MjGraph **out, MjError *err);
     int (*graph_launch)(MjDevice *dev, MjGraph *graph, MjError *err);

@@ -60,6 +60,7 @@ typedef struct CpuDevice {
     char *scratch;       /* (threads, scratch_bytes) */
     size_t scratch_bytes; /* a worker, multiple of SCRATCH_ALIGN */
     uint64_t scratch_growths;
+    uint64_t launches;
 } CpuDevice;
 
 static CpuDevice *cpu_of(MjDevice *dev)
@@ -333,6 +334,7 @@ static int cpu_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *launch, MjE
     run.range = (launch->grid + tasks - 1) / tasks;
     tasks = (launch->grid + run.range - 1) / run.range;
     mj_pool_run(cpu->pool, (int)tasks, run_range, &run);
+    cpu->launches++;
     return 0;
 }
 
@@ -431,6 +433,11 @@ uint64_t mj_device_cpu_scratch_growths(const MjDevice *dev)
     return cpu_of_const(dev)->scratch_growths;
 }
 
+static void cpu_counters(const MjDevice *dev, MjDeviceCounters *out)
+{
+    *out = (MjDeviceCounters){.launches = cpu_of_const(dev)->launches};
+}
+
 const MjDeviceOps mj_device_cpu = {
     .kind = "cpu",
     .open = cpu_open,
@@ -449,6 +456,7 @@ const MjDeviceOps mj_device_cpu = {
     .module_function = cpu_module_function,
     .launch = cpu_launch,
     .synchronize = cpu_synchronize,
+    .counters = cpu_counters,
     .event_create = cpu_event_create,
     .event_destroy = cpu_event_destroy,
     .event_record = cpu_event_record,

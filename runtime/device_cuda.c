@@ -73,6 +73,7 @@ static int read_info(CudaDevice *d, MjError *err) {
     d->info.max_shared_bytes = (size_t)shared;
     d->info.l2_bytes = (size_t)l2;
     d->info.driver_version = d->cu->driver_version;
+    d->info.graphs = !d->sync_launches;
     d->info.bf16_peak_flops = mj_cuda_bf16_peak(d->info.name);
 out:
     return rc;
@@ -124,6 +125,8 @@ static void cuda_close(MjDevice *dev) {
 
 static const MjDeviceInfo *cuda_info(const MjDevice *dev) { return &((const CudaDevice *)dev)->info; }
 
+static void cuda_counters(const MjDevice *dev, MjDeviceCounters *out) { *out = ((const CudaDevice *)dev)->counters; }
+
 const MjDeviceOps mj_device_cuda = {
     .kind = "cuda",
     .open = cuda_open,
@@ -142,6 +145,7 @@ const MjDeviceOps mj_device_cuda = {
     .module_function = mj_cuda_module_function,
     .launch = mj_cuda_launch,
     .synchronize = mj_cuda_synchronize,
+    .counters = cuda_counters,
     .event_create = mj_cuda_event_create,
     .event_destroy = mj_cuda_event_destroy,
     .event_record = mj_cuda_event_record,
