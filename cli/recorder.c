@@ -107,6 +107,11 @@ static json_t *totals_json(const MjTrainTotals *t)
     json_object_set_new(o, "specialised_at_step", c->specialised_at > 0 ? json_integer((json_int_t)c->specialised_at) : json_null());
     json_object_set_new(o, "budget_unbound", json_integer((json_int_t)c->budget_unbound));
     json_object_set_new(o, "corrupt_entries", json_integer((json_int_t)c->corrupt_entries));
+    json_object_set_new(o, "launches_per_step", json_integer((json_int_t)t->last_step.launches));
+    json_object_set_new(o, "graphs_per_step", json_integer((json_int_t)t->last_step.graph_launches));
+    json_object_set_new(o, "graph_nodes_per_step", json_integer((json_int_t)t->last_step.graph_nodes));
+    json_object_set_new(o, "graphs_captured", json_integer((json_int_t)t->graphs_captured));
+    json_object_set_new(o, "waits_in_steps", json_integer((json_int_t)t->waits_in_steps));
     const struct {
         const char *key;
         double value;

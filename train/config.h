@@ -72,6 +72,7 @@ typedef struct MjOptimizerConfig {
 typedef struct MjRunConfig {
     char device[MJ_CONFIG_TEXT], out[MJ_CONFIG_TEXT];
     int32_t threads;
+    bool graphs;
 } MjRunConfig;
 
 typedef struct MjConfig {

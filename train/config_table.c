@@ -84,6 +84,8 @@ const MjOption mj_options[] = {
 
     TEXT("run", "device", run.device, "cpu", "Where kernels run: `cpu`, `cuda`, `cuda:<n>`."),
     INT("run", "threads", run.threads, "0", 0, 4096, "", "Worker threads of the cpu device; 0 = all cores."),
+    BOOL("run", "graphs", run.graphs, "true",
+         "cuda: replay the launches of a step as one graph, captured once for each padded size; false launches them one by one."),
     TEXT("run", "out", run.out, "", "Folder for the run's log, step records and effective configuration; empty = none."),
     {NULL, NULL, MJ_OPTION_INT, 0, NULL, 0, 0, NULL, NULL, NULL},
 };

@@ -23,7 +23,7 @@ size_t mj_memory_predict(const MjDims *d, bool kmajor) {
     layer += n * (8 + 12 * heads) + (moe ? n * (4 * e + 12 * k) + 4 * r : 0);
 
     /* the ends: embedded, x_last, dx in f32; head input in bf16; two norms; tokens, targets, positions of a step */
-    double ends = n * w * (4 + 4 + 4 + 2) + n * (8 + 12.0 * d->micro_batches);
+    double ends = n * w * (4 + 4 + 4 + 2) + n * (8 + 12.0 * (d->micro_batches > 1 ? d->micro_batches + 1 : 1));
 
     /* scratch of one layer's backward pass and of the loss */
     double largest = larger(lin ? 3 * n * w : 0, mlp ? larger(n * larger(w, f), r * larger(w, g)) : 0);

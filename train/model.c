@@ -216,7 +216,8 @@ static void build(Builder *b) {
     size_t layout[4];
     mj_model_input_layout(d->max_tokens, layout);
     m->input_bytes = layout[3];
-    m->input = take(b, d->micro_batches, m->input_bytes, "tokens, targets, positions");
+    m->input = take(b, 1, m->input_bytes, "tokens, targets, positions");
+    m->waiting = take(b, d->micro_batches > 1 ? d->micro_batches : 0, m->input_bytes, "tokens, targets, positions");
     m->sums = take(b, 4, sizeof(double), "sums");
     m->stats = (int32_t *)(void *)(m->sums + 2);
 }
@@ -258,9 +259,9 @@ void mj_model_input_layout(int32_t tokens, size_t at[4]) {
     for (int i = 1; i < 4; i++) at[i] = at[i - 1] + ((size_t)tokens * sizeof(int32_t) + 255) / 256 * 256;
 }
 
-void mj_model_shape(MjModel *m, int32_t at, int32_t tokens) {
+void mj_model_shape(MjModel *m, int32_t tokens) {
     size_t layout[4];
-    const char *input = m->input + (size_t)at * m->input_bytes;
+    const char *input = m->input;
     mj_model_input_layout(tokens, layout);
     m->head_of_batch = (const void *)input;
     m->token = (const void *)(input + layout[0]);

@@ -11,6 +11,7 @@ void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket
     *s = (MjStep){.model = model, .mode = mode, .bucket = bucket, .n_batches = config->train.grad_accum,
                   .optimizer = &config->optimizer, .total_steps = config->train.steps};
     s->batches = mj_xcalloc((size_t)s->n_batches, sizeof *s->batches);
+    mj_step_graphs_open(&s->graphs, config->run.graphs);
     s->input = mj_xcalloc(1, model->input_bytes);
     size_t n = (size_t)model->d.max_tokens;
     for (int32_t i = 0; i < s->n_batches; i++) {
@@ -21,6 +22,7 @@ void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket
 }
 
 void mj_step_close(MjStep *s) {
+    if (s->model != NULL) mj_step_graphs_close(&s->graphs, s->model->device);
     for (int32_t i = 0; i < s->n_batches && s->batches != NULL; i++) {
         free(s->batches[i].token);
         free(s->batches[i].target);
@@ -51,7 +53,7 @@ static void pad_part(void *to, const int32_t *from, int32_t live, int32_t padded
     for (int32_t i = live; i < padded; i++) out[i] = filler;
 }
 
-/* Hands micro-batch `at` to the device in one piece, and makes it the one at work. */
+/* Hands micro-batch `at` to the device in one piece: where it is worked on, or where it waits for its turn. */
 static int load(MjStep *s, int32_t at, MjBatchHead head, MjError *err) {
     MjModel *m = s->model;
     const MjBatch *b = &s->batches[at];
@@ -63,7 +65,8 @@ static int load(MjStep *s, int32_t at, MjBatchHead head, MjError *err) {
     pad_part(s->input + part[0], b->token, b->tokens, padded, m->d.vocab);
     pad_part(s->input + part[1], b->target, b->tokens, padded, -1);
     pad_part(s->input + part[2], b->pos, b->tokens, padded, 0);
-    return m->device->ops->upload(m->device, m->input + (size_t)at * m->input_bytes, s->input, part[3], err);
+    char *to = m->waiting != NULL ? m->waiting + (size_t)at * m->input_bytes : m->input;
+    return m->device->ops->upload(m->device, to, s->input, part[3], err);
 }
 
 static int grad_norm(MjModel *m, MjError *err) {
@@ -141,27 +144,50 @@ out:
     return rc;
 }
 
-/* What the device does for micro-batch `at`: with the first one the sums are zeroed, with the last one comes the norm and,
- * if asked for, the update. No host data is read or written here. */
-static int work(MjStep *s, int32_t at, bool with_update, MjError *err) {
+typedef struct Work { /* what the device does for one micro-batch */
+    MjStep *step;
+    int32_t padded;
+    bool first, last, update;
+} Work;
+
+/* With the first micro-batch the sums are zeroed, with the last one comes the norm and, if asked for, the update. Reads and
+ * writes no host data, and launches the same with the same Work each time: what mj_step_graphs_run captures. */
+static int work(void *user, MjError *err) {
     int rc = 0;
-    MjModel *m = s->model;
-    mj_model_shape(m, at, mj_step_pad(s, s->batches[at].tokens));
-    if (at == 0) MJ_TRY(zero_sums(m, err));
+    const Work *w = user;
+    MjModel *m = w->step->model;
+    mj_model_shape(m, w->padded);
+    if (w->first) MJ_TRY(zero_sums(m, err));
     MJ_TRY(mj_model_forward(m, true, err));
     MJ_TRY(mj_model_backward(m, err));
-    if (at + 1 < s->n_batches) goto out;
+    if (!w->last) goto out;
     MJ_TRY(grad_norm(m, err));
-    if (with_update) MJ_TRY(update(s, err));
+    if (w->update) MJ_TRY(update(w->step, err));
 out:
     return rc;
 }
 
+static int run_micro_batch(MjStep *s, int32_t at, bool with_update, MjError *err) {
+    MjModel *m = s->model;
+    Work w = {.step = s, .padded = mj_step_pad(s, s->batches[at].tokens), .first = at == 0, .last = at + 1 == s->n_batches,
+              .update = with_update};
+    if (m->waiting != NULL) {
+        size_t part[4];
+        mj_model_input_layout(w.padded, part);
+        int rc = m->device->ops->copy(m->device, m->input, m->waiting + (size_t)at * m->input_bytes, part[3], err);
+        if (rc != 0) return rc;
+    }
+    const int variant = (int)w.first | (int)w.last << 1 | (int)w.update << 2;
+    return mj_step_graphs_run(&s->graphs, m->ops, w.padded, variant, work, &w, err);
+}
+
+/* All uploads, then all launches, then the one download. */
 static int run(MjStep *s, int32_t step, bool with_update, MjStepResult *out, MjError *err) {
     int rc = 0;
     MjModel *m = s->model;
     MjStepResult r = {0};
     MjBatchHead head = {0};
+    MjDeviceCounters before, after;
     Sums sums;
     int64_t targets = 0;
     for (int32_t i = 0; i < s->n_batches; i++) targets += s->batches[i].targets;
@@ -172,12 +198,17 @@ static int run(MjStep *s, int32_t step, bool with_update, MjStepResult *out, MjE
         r.tokens += s->batches[i].tokens;
         r.padded_rows += mj_step_pad(s, s->batches[i].tokens) - s->batches[i].tokens;
     }
-    for (int32_t i = 0; i < s->n_batches; i++) MJ_TRY(work(s, i, with_update, err));
+    m->device->ops->counters(m->device, &before);
+    for (int32_t i = 0; i < s->n_batches; i++) MJ_TRY(run_micro_batch(s, i, with_update, err));
+    m->device->ops->counters(m->device, &after);
     MJ_TRY(m->device->ops->download(m->device, &sums, m->sums, sizeof sums, err));
     r.loss = targets > 0 ? sums.loss / (double)targets : 0;
     r.grad_norm = sqrt(sums.norm);
     r.padded_rows += sums.stats[0];
     r.dropped_rows = sums.stats[1];
+    r.device = (MjDeviceCounters){.launches = after.launches - before.launches, .waits = after.waits - before.waits,
+                                  .graph_launches = after.graph_launches - before.graph_launches,
+                                  .graph_nodes = after.graph_nodes - before.graph_nodes};
     *out = r;
 out:
     return rc;
@@ -191,8 +222,11 @@ int mj_step_evaluate(MjStep *s, double *nats, MjError *err) {
     int rc = 0;
     MjModel *m = s->model;
     Sums sums;
+    size_t part[4];
+    mj_model_shape(m, mj_step_pad(s, s->batches[0].tokens));
+    mj_model_input_layout(m->tokens, part);
     MJ_TRY(load(s, 0, (MjBatchHead){0}, err));
-    mj_model_shape(m, 0, mj_step_pad(s, s->batches[0].tokens));
+    if (m->waiting != NULL) MJ_TRY(m->device->ops->copy(m->device, m->input, m->waiting, part[3], err));
     MJ_TRY(zero_sums(m, err));
     MJ_TRY(mj_model_forward(m, false, err));
     MJ_TRY(m->device->ops->download(m->device, &sums, m->sums, sizeof sums, err));
@@ -203,7 +237,7 @@ out:
 
 int mj_step_record(MjStep *s, int32_t padded, bool train, MjError *err) {
     int rc = 0;
-    mj_model_shape(s->model, 0, padded);
+    mj_model_shape(s->model, padded);
     MJ_TRY(mj_model_forward(s->model, train, err));
     if (!train) goto out;
     MJ_TRY(mj_model_backward(s->model, err));

@@ -6,6 +6,7 @@
 #include "jit/mode.h"
 #include "train/data.h"
 #include "train/model.h"
+#include "train/step_graph.h"
 
 typedef struct MjStep {
     MjModel *model;
@@ -14,6 +15,7 @@ typedef struct MjStep {
     int32_t n_batches;  /* grad_accum */
     MjBatch *batches;   /* (n_batches), each with room for max_tokens */
     char *input;        /* (model->input_bytes): a padded micro-batch on its way to the device */
+    MjStepGraphs graphs;
     const MjOptimizerConfig *optimizer;
     int32_t total_steps;
 } MjStep;
@@ -23,6 +25,7 @@ typedef struct MjStepResult {
     double grad_norm;
     int64_t tokens;     /* live */
     int64_t padded_rows, dropped_rows;
+    MjDeviceCounters device; /* from the step's first launch to its last */
 } MjStepResult;
 
 void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket, const MjConfig *config);

@@ -213,6 +213,9 @@ static int one_step(MjTrain *t, MjError *err) {
     t->next_step++;
     t->totals.steps_done = t->next_step;
     t->totals.last_loss = r.loss;
+    t->totals.last_step = r.device;
+    t->totals.waits_in_steps += r.device.waits;
+    t->totals.graphs_captured = t->step.graphs.captured;
     report(t, &r, factor, from, mj_clock_ns());
 out:
     return rc;

@@ -55,6 +55,9 @@ typedef struct MjTrainTotals {
     size_t peak_bytes;               /* device memory */
     size_t predicted_bytes;          /* by the formula of docs/memory.md */
     MjJitCounters jit;
+    MjDeviceCounters last_step;      /* from the last step's first launch to its last */
+    uint64_t waits_in_steps;         /* of the host for the device, between the first and the last launch of a step; all steps */
+    uint64_t graphs_captured;
     const char *device_name, *target, *mode; /* live as long as the MjTrain */
 } MjTrainTotals;
 
