@@ -19,6 +19,17 @@
 #define MJ_ATTENTION_MMA_DQ_BYTES(warps, dim) ((2 * MJ_ATTENTION_MMA_ROWS(warps) + 4 * MJ_ATTENTION_MMA_STEP) * (dim) * 2)
 #define MJ_ATTENTION_MMA_DKV_BYTES(warps, dim) (MJ_ATTENTION_MMA_DQ_BYTES(warps, dim) + 2 * 3 * 4 * MJ_ATTENTION_MMA_STEP)
 
+/* ---- wgmma: persistent blocks of two warpgroups that multiply, 64 rows each ----------------------------------------- */
+
+#define MJ_ATTENTION_SM90_THREADS 384
+#define MJ_ATTENTION_SM90_FWD_ROWS 128
+#define MJ_ATTENTION_SM90_FWD_KEYS 128 /* as many as rows */
+#define MJ_ATTENTION_SM90_FWD_STAGES 2
+/* Q, the stages of K and V, out, barriers; and the room to start at a multiple of 1024 */
+#define MJ_ATTENTION_SM90_FWD_BYTES(dim)                                                                                 \
+    ((2 * MJ_ATTENTION_SM90_FWD_ROWS + 2 * MJ_ATTENTION_SM90_FWD_STAGES * MJ_ATTENTION_SM90_FWD_KEYS) * (dim) * 2 +       \
+     16 + 32 * MJ_ATTENTION_SM90_FWD_STAGES + 1024)
+
 #ifndef __CUDACC_RTC__
 /* ---- the CPU ------------------------------------------------------------------------------------------------------ */
 

@@ -50,3 +50,42 @@ static int bwd_sm80_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
 
 const MjOpMatrix mj_attention_fwd_sm80 = {.tmpl = "attention_fwd_sm80", .geometry = fwd_sm80_geometry};
 const MjOpMatrix mj_attention_bwd_sm80 = {.tmpl = "attention_bwd_sm80", .geometry = bwd_sm80_geometry};
+
+/* ---- TMA and wgmma, sm_90a ------------------------------------------------------------------------------------------- */
+
+/* A head's rows of (N, ..., H, D), D innermost, in boxes of 64 columns by `rows` tokens. Token n begins n * stride elements
+ * after the first. */
+static void head_map(MjOpGeometry *g, const char *name, const uint16_t *first, int64_t stride, int32_t tokens, int32_t heads,
+                     int32_t head_dim, uint32_t rows)
+{
+    g->map_names[g->n_maps] = name;
+    g->maps[g->n_maps++] = (MjTensorMapSpec){
+        .address = first, .type = MJ_TENSOR_MAP_BF16, .swizzle = MJ_TENSOR_MAP_SWIZZLE_128, .rank = 3,
+        .dims = {(uint64_t)head_dim, (uint64_t)heads, (uint64_t)tokens},
+        .strides = {(uint64_t)head_dim * 2, (uint64_t)stride * 2}, .box = {64, 1, rows},
+    };
+}
+
+static uint32_t persistent_blocks(int64_t items, const MjDeviceInfo *info)
+{
+    return (uint32_t)(items < info->units ? items : info->units);
+}
+
+static int fwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g,
+                             MjError *err)
+{
+    const MjAttentionFwdArgs *a = args;
+    const int32_t n = a->tokens, h = a->heads, d = a->head_dim;
+    const int64_t row = (int64_t)h * d;
+    (void)kernel;
+    g->block = MJ_ATTENTION_SM90_THREADS;
+    g->grid = persistent_blocks((int64_t)MJ_CEIL(n, MJ_ATTENTION_SM90_FWD_ROWS) * h, info);
+    g->shared_bytes = (size_t)MJ_ATTENTION_SM90_FWD_BYTES(d);
+    head_map(g, "q", a->q, row, n, h, d, MJ_ATTENTION_SM90_FWD_ROWS);
+    head_map(g, "k", a->k, row, n, h, d, MJ_ATTENTION_SM90_FWD_KEYS);
+    head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, MJ_ATTENTION_SM90_FWD_KEYS);
+    head_map(g, "out", a->out, row, n, h, d, 64);
+    return check_shared(g, r, info, d, err);
+}
+
+const MjOpMatrix mj_attention_fwd_sm90 = {.tmpl = "attention_fwd_sm90", .geometry = fwd_sm90_geometry};

@@ -1,0 +1,102 @@
+/* What attention's wgmma kernels share: which keys a token sees, the order of work, tiles that TMA brings, products of
+ * tiles. A block is persistent: one warp of its first warpgroup loads, the others multiply, each 64 rows of the item at hand.
+ *
+ * Layout of a tile of R rows: HEAD_DIM / 64 slabs of (R, 64) bf16, 128-byte swizzle, as one TMA box each. Read along its
+ * rows it is K-major; read down its columns it is MN-major, 64 columns a slab.
+ *
+ * A token sees a run of keys, [low(i), i]; low never falls as i grows. A masked score weighs exactly zero, so tiles that
+ * a row does not need change none of its bits: how many are visited is a matter of speed alone. */
+#ifndef MJ_ATTENTION_WGMMA_CUH
+#define MJ_ATTENTION_WGMMA_CUH
+
+#include "attention_tile.h"
+#include "ptx.cuh"
+
+#define MJ_LOG2E 1.44269504f
+#define MJ_LN2 0.693147181f
+#define MJ_MATH_THREADS (MJ_ATTENTION_SM90_THREADS - 128)
+#define MJ_SLABS (HEAD_DIM / 64)
+#define MJ_SLAB_BYTES(rows) ((rows) * 128)
+#define MJ_TILE_BYTES(rows) ((rows) * HEAD_DIM * 2)
+
+/* First key that token i sees. */
+MJ_FN int32_t mj_attention_low(const int32_t *pos, int32_t window, int32_t i)
+{
+    const int32_t begin = i - pos[i], near = i - window + 1;
+    return begin > near ? begin : near;
+}
+
+/* The item of a round, or -1: a block's turn runs forth and back, so that items sorted by their work share it out evenly. */
+MJ_FN int32_t mj_item(int32_t round, int32_t block, int32_t grid, int32_t items)
+{
+    const int32_t item = round * grid + (round % 2 == 0 ? block : grid - 1 - block);
+    return item < items ? item : -1;
+}
+
+/* A ring of STAGES slots: where the n-th load goes, and the parity of its turn. */
+template <int STAGES_> struct MjRing {
+    int32_t slot;
+    uint32_t parity;
+    __device__ __forceinline__ void next()
+    {
+        slot = slot + 1 == STAGES_ ? 0 : slot + 1;
+        parity ^= slot == 0 ? 1u : 0u;
+    }
+};
+
+/* One thread: rows row .. row + ROWS_ - 1 of a head of (N, H, D). */
+template <int ROWS_> MJ_FN void mj_tma_tile(uint32_t to, const MjTensorMap *map, uint32_t bar, int32_t head, int32_t row)
+{
+#pragma unroll
+    for (int s = 0; s < MJ_SLABS; s++) mj_ptx_tma_load_3d(to + s * MJ_SLAB_BYTES(ROWS_), map, bar, 64 * s, head, row);
+}
+
+MJ_FN mj_u64 mj_desc_rows(uint32_t at) { return mj_ptx_wgmma_desc(at, 16, 1024, 1); }
+template <int ROWS_> MJ_FN mj_u64 mj_desc_columns(uint32_t at) { return mj_ptx_wgmma_desc(at, MJ_SLAB_BYTES(ROWS_), 1024, 1); }
+
+/* s(64, COLS) = A(64, D) B(COLS, D)^T: A is 64 rows of a tile of A_ROWS, B a tile of COLS rows. */
+template <int A_ROWS, int COLS> MJ_FN void mj_wgmma_rows(float (&s)[COLS / 2], uint32_t a, uint32_t b)
+{
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++)
+        mj_ptx_wgmma_bf16<COLS, 0, 0>(s, mj_desc_rows(a + k / 4 * MJ_SLAB_BYTES(A_ROWS) + k % 4 * 32),
+                                      mj_desc_rows(b + k / 4 * MJ_SLAB_BYTES(COLS) + k % 4 * 32), k > 0);
+}
+
+/* o(64, D) (+)= P(64, ROWS_) B(ROWS_, D): P in registers, B a tile of ROWS_ rows. */
+template <int ROWS_>
+MJ_FN void mj_wgmma_columns(float (&o)[HEAD_DIM / 2], const mj_u32 (&p)[ROWS_ / 16][4], uint32_t b, int32_t accumulate)
+{
+#pragma unroll
+    for (int k = 0; k < ROWS_ / 16; k++)
+        mj_ptx_wgmma_bf16_reg<HEAD_DIM, 1>(o, p[k], mj_desc_columns<ROWS_>(b + k * 2048), k > 0 ? 1 : accumulate);
+}
+
+/* An accumulator as the left operand of the next product. */
+template <int COLS> MJ_FN void mj_fragments(mj_u32 (&p)[COLS / 16][4], const float (&s)[COLS / 2])
+{
+#pragma unroll
+    for (int k = 0; k < COLS / 16; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) p[k][i] = mj_ptx_cvt_bf16x2(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
+}
+
+/* Sum or largest over the four lanes that share a row of an accumulator. */
+MJ_FN float mj_quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+MJ_FN float mj_quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+/* A warp has read what a barrier guards. */
+MJ_FN void mj_release(uint32_t bar)
+{
+    if (MJ_LANE == 0) mj_ptx_mbar_arrive(bar);
+}
+
+#endif
