@@ -1,5 +1,6 @@
 /* `mojit doctor`: what this machine has, what is missing, and what each missing part costs the user. */
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,9 @@
 #include "jit/jit.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/str.h"
+#include "runtime/cuda_api.h"
 #include "runtime/device.h"
+#include "runtime/nvml.h"
 
 const MjArgSpec mj_doctor_options[] = {
     {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
@@ -82,10 +85,8 @@ typedef struct MjLibrary {
 } MjLibrary;
 
 static const MjLibrary libraries[] = {
-    {"nvidia driver", {"libcuda.so.1", NULL}, "cuDriverGetVersion", "no cuda device; training runs on the cpu"},
     {"cublasLt", {"libcublasLt.so.13", "libcublasLt.so.12", NULL}, NULL, "no comparison with cuBLASLt in bench; nothing else"},
     {"nccl", {"libnccl.so.2", NULL}, "ncclGetVersion", "one GPU a run; several GPUs cannot talk to each other"},
-    {"nvml", {"libnvidia-ml.so.1", NULL}, NULL, "progress.md shows no GPU utilisation and memory"},
     {"openblas", {"libopenblas.so.0", NULL}, NULL, "bench shows no ratio to OpenBLAS; nothing else"},
 };
 
@@ -123,6 +124,19 @@ static void gnuplot_row(MjTable *t)
     row(t, "gnuplot", found, found ? file : "gnuplot is not on the PATH", "sweeps draw no figures; install gnuplot-nox");
 }
 
+static void driver_row(MjTable *t)
+{
+    MjError err = MJ_ERROR_INIT;
+    const MjCuda *cu = NULL;
+    char text[64];
+    const bool found = mj_cuda_get(&cu, &err) == 0;
+    if (found) {
+        snprintf(text, sizeof text, "libcuda.so.1, CUDA %d.%d", cu->driver_version / 1000, cu->driver_version % 1000 / 10);
+    }
+    row(t, "nvidia driver", found, found ? text : err.message, "no cuda device; training runs on the cpu");
+    mj_error_clear(&err);
+}
+
 static void cuda_row(MjTable *t)
 {
     MjError err = MJ_ERROR_INIT;
@@ -136,6 +150,29 @@ static void cuda_row(MjTable *t)
     }
     row(t, "cuda device", found, found ? text : err.message, "use --device cpu");
     mj_device_close(dev);
+    mj_error_clear(&err);
+}
+
+static void nvml_row(MjTable *t)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjStr s = MJ_STR_INIT;
+    bool found = mj_nvml_open(&err) == 0;
+    mj_str_puts(&s, found ? mj_nvml_version() : err.message);
+    for (int i = 0; found && i < mj_nvml_count(); i++) {
+        MjNvmlSample gpu;
+        char used[32], total[32];
+        if (mj_nvml_sample(i, &gpu, &err) != 0) {
+            mj_str_printf(&s, "; %s", err.message);
+            mj_error_clear(&err);
+            continue;
+        }
+        mj_str_printf(&s, "; GPU %d %s: ", i, gpu.name);
+        if (isfinite(gpu.utilisation)) mj_str_printf(&s, "%.0f %% busy, ", 100.0 * gpu.utilisation);
+        mj_str_printf(&s, "%s of %s in use", mj_format_bytes(gpu.memory_used, used), mj_format_bytes(gpu.memory_total, total));
+    }
+    row(t, "nvml", found, mj_str_text(&s), "progress.md shows no GPU utilisation and memory");
+    mj_str_free(&s);
     mj_error_clear(&err);
 }
 
@@ -233,8 +270,10 @@ int mj_cmd_doctor(const MjArgs *args, MjError *err)
     compiler_row(t, "C compiler", mj_compiler_cc_open, mj_cpu_target(),
                  "static, dynamic and tiered need it on the cpu unless the cache is warm; use nocompile");
     compiler_row(t, "nvrtc", mj_compiler_nvrtc_open, "sm_90a", "no kernels can be compiled for GPUs");
+    driver_row(t);
     cuda_row(t);
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) library_row(t, &libraries[i]);
+    nvml_row(t);
     gnuplot_row(t);
     MJ_TRY(cache_rows(t, err));
     if (mj_args_flag(args, "json")) {

@@ -79,7 +79,7 @@ static int refresh(MjSweeper *w, long pid, bool force, MjError *err)
     if (!force && now < w->next_files_ns) return 0;
     MJ_TRY(mj_sweep_read(w->sweep, w->dir, err));
     size_t steps = steps_in_all(w->sweep);
-    if (pid > 0) {
+    if (pid > 0 || w->notes.n_resources == 0) { /* afterwards the last look at a running one stays */
         w->notes.n_resources = mj_resource_sample(pid, w->notes.resources, MJ_MAX_RESOURCES);
     }
     mj_clock_iso8601(w->notes.sampled_at);

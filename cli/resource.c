@@ -1,13 +1,13 @@
-/* A snapshot of what the devices are doing: the machine's CPUs from /proc, GPUs from NVML (opened at run time; none =
- * no rows). Utilisation of the CPUs is over the time since the last call.
+/* A snapshot of what the devices are doing: the machine's CPUs from /proc, GPUs from NVML (none = no
+ * rows). Utilisation of the CPUs is over the time since the last call.
  */
-#include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/sweep.h"
+#include "runtime/nvml.h"
 
 static double cpu_utilisation(void)
 {
@@ -38,62 +38,18 @@ static double resident_bytes(long pid)
     return n == 1 ? (double)pages * (double)sysconf(_SC_PAGESIZE) : (double)NAN;
 }
 
-/* The few NVML declarations that are needed; the library's ABI is stable. */
-typedef struct MjNvmlUtilisation {
-    unsigned gpu, memory;
-} MjNvmlUtilisation;
-typedef struct MjNvmlMemory {
-    unsigned long long total, free, used;
-} MjNvmlMemory;
-typedef struct MjNvml {
-    int (*init)(void);
-    int (*count)(unsigned *);
-    int (*handle)(unsigned, void **);
-    int (*name)(void *, char *, unsigned);
-    int (*utilisation)(void *, MjNvmlUtilisation *);
-    int (*memory)(void *, MjNvmlMemory *);
-} MjNvml;
-
-static const MjNvml *nvml(void)
-{
-    static MjNvml lib;
-    static int state; /* 0 not tried, 1 there, -1 missing */
-    if (state != 0) return state > 0 ? &lib : NULL;
-    state = -1;
-    void *so = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (so == NULL) return NULL;
-    *(void **)&lib.init = dlsym(so, "nvmlInit_v2");
-    *(void **)&lib.count = dlsym(so, "nvmlDeviceGetCount_v2");
-    *(void **)&lib.handle = dlsym(so, "nvmlDeviceGetHandleByIndex_v2");
-    *(void **)&lib.name = dlsym(so, "nvmlDeviceGetName");
-    *(void **)&lib.utilisation = dlsym(so, "nvmlDeviceGetUtilizationRates");
-    *(void **)&lib.memory = dlsym(so, "nvmlDeviceGetMemoryInfo");
-    if (lib.init != NULL && lib.count != NULL && lib.handle != NULL && lib.name != NULL && lib.utilisation != NULL &&
-        lib.memory != NULL && lib.init() == 0) {
-        state = 1;
-    }
-    return state > 0 ? &lib : NULL;
-}
-
 static int sample_gpus(MjResource *out, int cap)
 {
-    const MjNvml *lib = nvml();
-    unsigned count = 0;
     int n = 0;
-    if (lib == NULL || lib->count(&count) != 0) return 0;
-    for (unsigned i = 0; i < count && n < cap; i++) {
-        void *gpu = NULL;
-        char name[64] = "GPU";
-        MjNvmlUtilisation use;
-        MjNvmlMemory memory;
-        if (lib->handle(i, &gpu) != 0) continue;
-        lib->name(gpu, name, sizeof name);
+    if (mj_nvml_open(NULL) != 0) return 0; /* no rows: `mojit doctor` says what is missing */
+    for (int i = 0; i < mj_nvml_count() && n < cap; i++) {
+        MjNvmlSample gpu;
+        if (mj_nvml_sample(i, &gpu, NULL) != 0) continue; /* a lost card must not end the sweep */
         MjResource *r = &out[n++];
-        snprintf(r->device, sizeof r->device, "cuda:%u %s", i, name);
-        r->utilisation = lib->utilisation(gpu, &use) == 0 ? use.gpu / 100.0 : (double)NAN;
-        bool known = lib->memory(gpu, &memory) == 0;
-        r->memory_bytes = known ? (double)memory.used : (double)NAN;
-        r->memory_total = known ? (double)memory.total : (double)NAN;
+        snprintf(r->device, sizeof r->device, "GPU %d %.80s", i, gpu.name);
+        r->utilisation = gpu.utilisation;
+        r->memory_bytes = gpu.memory_used;
+        r->memory_total = gpu.memory_total;
     }
     return n;
 }
