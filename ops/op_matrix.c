@@ -1,6 +1,7 @@
 /* Rows of the op table: GEMM and attention. One template for each instruction family (and for each way of summing). */
 #include "kernels_src/attention_tile.h"
 #include "kernels_src/gemm_tile.h"
+#include "ops/gemm_sm80.h"
 #include "ops/op_row.h"
 #include "ops/refs.h"
 
@@ -9,13 +10,16 @@
 static const char *gemm_template(MjFamily family, int arch, const void *args)
 {
     const MjGemmArgs *a = args;
-    (void)arch;
-    if (family != MJ_FAMILY_CPU || a->kmajor != 0) return NULL;
+    if (family != MJ_FAMILY_CPU) return mj_gemm_sm80_template(arch, a);
+    if (a->kmajor != 0) return NULL;
     return a->layout == MJ_GEMM_TN ? "gemm_tn_cpu" : "gemm_cpu";
 }
 
 /* How each cuda template is launched; a line for each file ops/gemm_*.c. */
-static const MjOpMatrix *const gemm_matrix[] = {NULL};
+static const MjOpMatrix *const gemm_matrix[] = {
+    &mj_gemm_sm80, &mj_gemm_tn_sm80,
+    NULL,
+};
 
 MJ_COUNT(g_grid, MjGemmArgs, mj_gemm_tiling(a->m, a->n, a->experts, a->group, GEMM_BLOCKS).grid)
 /* What lies along K in an operand that is stored along it. */

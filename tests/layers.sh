@@ -23,7 +23,7 @@ check() { # CHECKOUT: prints each offence, fails if there was one
         if (target !~ /\//) next # beside the file itself
         from = layer(file); to = layer(target); why = ""
         if (to == "kernels_src") {
-            if (target !~ /^kernels_src\/(kernel_args|[a-z]+_tile)\.h$/) why = "host code may include only kernel_args.h and *_tile.h"
+            if (target !~ /^kernels_src\/(kernel_args|[a-z0-9_]+_tile)\.h$/) why = "host code may include only kernel_args.h and *_tile.h"
             else if (rank[from] < rank["ops"]) why = "kernel_args.h and *_tile.h are for ops and above"
         } else if (!(to in rank)) why = "unknown folder " to
         else if (rank[to] > rank[from]) why = from " is below " to

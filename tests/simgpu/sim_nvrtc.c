@@ -129,7 +129,7 @@ static const char *skip_space(const char *p)
 
 typedef struct Kernel {
     char name[128];
-    char bounds[64];
+    char bounds[768]; /* an expression, macros expanded */
 } Kernel;
 
 /* After __global__: finds the function's name (the last word before its parameter list) and its launch bounds. Copies the
@@ -271,7 +271,7 @@ static void rewrite(const char *text, Text *out, Kernel *kernels, int *n_kernels
 static void add_entries(Text *out, const Kernel *kernels, int n, int arch)
 {
     char line[2048];
-    _Static_assert(sizeof line > 5 * sizeof kernels->name + 900, "one entry fits");
+    _Static_assert(sizeof line > 5 * sizeof kernels->name + sizeof kernels->bounds + 600, "one entry fits");
     puts_text(out, "\n# 1 \"entries\"\n");
     for (int i = 0; i < n; i++) {
         const char *k = kernels[i].name; /* at most 127 bytes, five times: fits */
@@ -279,7 +279,7 @@ static void add_entries(Text *out, const Kernel *kernels, int n, int arch)
                  "extern \"C\" __attribute__((visibility(\"default\"))) " NOCHECK "void simgpu_entry_%.127s(void **p) { sim_call(%.127s, p); }\n"
                  "extern \"C\" __attribute__((visibility(\"default\"))) " NOCHECK "const SimKernelInfo *simgpu_kernel_%.127s(void) {\n"
                  "    static SimKernelInfo info;\n"
-                 "    info = sim_describe(%.127s, simgpu_entry_%.127s, (int)(%.63s), __start_simgpu_shared, __stop_simgpu_shared);\n"
+                 "    info = sim_describe(%.127s, simgpu_entry_%.127s, (int)(%.767s), __start_simgpu_shared, __stop_simgpu_shared);\n"
                  "    return &info;\n}\n", k, k, k, k, k, kernels[i].bounds);
         puts_text(out, line);
     }

@@ -1,0 +1,272 @@
+/* The GEMM of the mma.sync families: C(M,N) += A B, a tile of C a block, cp.async stages in swizzled shared memory,
+ * fragments by ldmatrix. Owns the tiles' order, the main loop and the epilogue; gemm_load_sm80.cuh owns where operand
+ * bytes lie in shared memory. Included by a template whose LAYOUT, GROUP, types and tiles are constants.
+ *
+ * Order of a sum: one f32 accumulator an element, k ascending from the group's first row, 16 (bf16) or 32 (fp8) of K an
+ * instruction; a tail is filled up with zeros. Under the block recipe each 128 of K is summed from zero and then added by
+ * one fused multiply-add. Tiles, stages and the grid change nothing of it.
+ */
+#ifndef MJ_GEMM_CORE_SM80_CUH
+#define MJ_GEMM_CORE_SM80_CUH
+
+#include "gemm_sm80_tile.h"
+#include "ptx.cuh"
+
+#define MJ_BLOCK_SCALE (SCALE_MODE == MJ_SCALE_BLOCK)
+#define MJ_TN (LAYOUT == MJ_GEMM_TN)
+
+static constexpr int32_t mj_elem = A_TYPE == MJ_T_BF16 ? 2 : 1;   /* bytes an element */
+static constexpr int32_t mj_tile_k = MJ_SM80_ROW / mj_elem;       /* elements along K in a stage */
+static constexpr int32_t mj_threads = MJ_SM80_THREADS(TILE_M, TILE_N, MJ_BLOCK_SCALE);
+static constexpr int32_t mj_warps_n = mj_threads / 64;
+static constexpr int32_t mj_warp_m = TILE_M / 2, mj_warp_n = TILE_N / mj_warps_n; /* of C, a warp */
+static constexpr int32_t mj_mi = mj_warp_m / 16, mj_ni = mj_warp_n / 8;           /* in fragments of 16 x 8 */
+static constexpr int32_t mj_operand_bytes = MJ_SM80_OPERAND_BYTES(TILE_M, TILE_N);
+static constexpr int32_t mj_stage_bytes = MJ_SM80_SHARED(TILE_M, TILE_N, 1, MJ_BLOCK_SCALE, MJ_TN);
+static_assert(!MJ_BLOCK_SCALE || (mj_elem == 1 && TILE_N <= MJ_FP8_BLOCK), "a block scale covers a stage and a tile's columns");
+static_assert(EPILOGUE == MJ_EPI_STORE || C_TYPE == MJ_T_F32, "sums are accumulated in f32");
+static_assert(GROUP != MJ_GROUP_M || MJ_GROUP_ALIGN % TILE_M == 0, "a tile lies within one expert's rows");
+
+typedef struct MjGemmTile {
+    int32_t row, col;        /* first of C; row counts through all groups of GROUP_M */
+    int32_t row_end;         /* of C and A: rows that exist */
+    int32_t live_end;        /* rows that hold data: the rest are padding */
+    int32_t first_k, depth;  /* along K */
+    int32_t expert;
+} MjGemmTile;
+
+#include "gemm_load_sm80.cuh"
+
+MJ_FN int32_t mj_ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
+MJ_FN int32_t mj_least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+MJ_FN int32_t mj_gemm_tiles(const MjGemmArgs *args)
+{
+    return mj_ceil_div(M, TILE_M) * mj_ceil_div(N, TILE_N) * (GROUP == MJ_GROUP_K ? EXPERTS : 1);
+}
+
+/* The expert whose rows hold `row`: as many experts end at or before it. EXPERTS when no one's do. All lanes of the warp
+ * look, so that a long list costs one load's time. */
+MJ_FN int32_t mj_gemm_expert(const MjGemmArgs *args, int32_t row)
+{
+    int32_t before = 0;
+    for (int32_t base = 0; base < EXPERTS; base += 32) {
+        const int32_t e = base + MJ_LANE;
+        before += __popc(__ballot_sync(0xffffffffu, e < EXPERTS && args->offset[e + 1] <= row));
+    }
+    return before;
+}
+
+/* Which part of C tile number `index` is; false when no expert has its rows. Tiles go down a band of rows, then to the
+ * next columns, so that the blocks which run together read few rows of A and few columns of B. */
+MJ_FN bool mj_gemm_find(const MjGemmArgs *args, int32_t index, MjGemmTile *t)
+{
+    const int32_t tiles_m = mj_ceil_div(M, TILE_M), tiles_n = mj_ceil_div(N, TILE_N);
+    t->expert = GROUP == MJ_GROUP_K ? index / (tiles_m * tiles_n) : 0;
+    const int32_t of_group = index - t->expert * tiles_m * tiles_n, band = of_group / (MJ_SM80_BAND * tiles_n);
+    const int32_t at = of_group - band * MJ_SM80_BAND * tiles_n;
+    const int32_t high = mj_least(MJ_SM80_BAND, tiles_m - band * MJ_SM80_BAND);
+    t->row = (band * MJ_SM80_BAND + at % high) * TILE_M;
+    t->col = at / high * TILE_N;
+    t->row_end = t->live_end = M;
+    t->first_k = 0;
+    t->depth = K;
+    if (GROUP == MJ_GROUP_M) {
+        t->expert = mj_gemm_expert(args, t->row);
+        if (t->expert >= EXPERTS) return false;
+        t->row_end = mj_least(args->offset[t->expert + 1], M);
+        t->live_end = args->offset[t->expert] + args->count[t->expert];
+        if (t->row >= t->live_end) t->depth = 0; /* nothing but padding */
+    } else if (GROUP == MJ_GROUP_K) {
+        t->first_k = args->offset[t->expert];
+        t->depth = args->count[t->expert];
+    }
+    return true;
+}
+
+/* ---- main loop --------------------------------------------------------------------------------------------- */
+
+MJ_FN void mj_gemm_mma(float (&d)[4], const mj_u32 (&a)[4], const mj_u32 (&b)[2])
+{
+#if A_TYPE == MJ_T_BF16
+    mj_ptx_mma_bf16(d, a, b);
+#elif A_TYPE == MJ_T_E4M3 && B_TYPE == MJ_T_E4M3
+    mj_ptx_mma_e4m3_e4m3(d, a, b);
+#elif A_TYPE == MJ_T_E5M2 && B_TYPE == MJ_T_E4M3
+    mj_ptx_mma_e5m2_e4m3(d, a, b);
+#elif A_TYPE == MJ_T_E4M3
+    mj_ptx_mma_e4m3_e5m2(d, a, b);
+#else
+    mj_ptx_mma_e5m2_e5m2(d, a, b);
+#endif
+}
+
+/* The columns' fragments of one warp and 32 bytes along K. */
+MJ_FN void mj_gemm_columns(mj_u32 (&b)[mj_ni][2], mj_u32 stage, int32_t step, int32_t warp_col)
+{
+#pragma unroll
+    for (int32_t j = 0; j < mj_ni; j += 2) {
+        mj_u32 r[4];
+        mj_gemm_fragment_b(r, stage + TILE_M * MJ_SM80_ROW, step, warp_col + 8 * j);
+        b[j][0] = r[0], b[j][1] = r[1];
+        b[j + 1][0] = r[2], b[j + 1][1] = r[3];
+    }
+}
+
+/* One stage. What is read from shared memory is on its way while what is at hand is multiplied: columns 32 bytes of K
+ * ahead, rows one fragment ahead, which is all that the registers hold beside the accumulators. */
+MJ_FN void mj_gemm_multiply(float (&c)[mj_mi][mj_ni][4], mj_u32 stage, int32_t warp_row, int32_t warp_col)
+{
+    mj_u32 a[2][4], b[2][mj_ni][2];
+    mj_gemm_columns(b[0], stage, 0, warp_col);
+    mj_gemm_fragment_a(a[0], stage, 0, warp_row);
+#pragma unroll
+    for (int32_t q = 0; q < 4 * mj_mi; q++) {
+        const int32_t step = q / mj_mi, i = q % mj_mi;
+        if (q + 1 < 4 * mj_mi) mj_gemm_fragment_a(a[(q + 1) % 2], stage, (q + 1) / mj_mi, warp_row + 16 * ((q + 1) % mj_mi));
+        if (i == 0 && step < 3) mj_gemm_columns(b[(step + 1) % 2], stage, step + 1, warp_col);
+#pragma unroll
+        for (int32_t j = 0; j < mj_ni; j++) mj_gemm_mma(c[i][j], a[q % 2], b[step % 2][j]);
+    }
+}
+
+MJ_FN void mj_gemm_clear(float (&c)[mj_mi][mj_ni][4])
+{
+#pragma unroll
+    for (int32_t i = 0; i < mj_mi; i++)
+#pragma unroll
+        for (int32_t j = 0; j < mj_ni; j++)
+#pragma unroll
+            for (int32_t e = 0; e < 4; e++) c[i][j][e] = 0.0f;
+}
+
+/* acc += partial * scales of one 128 of K. `scales`: the stage's; weight: the weights' block scale (not TN). */
+MJ_FN void mj_gemm_promote(float (&acc)[mj_mi][mj_ni][4], const float (&part)[mj_mi][mj_ni][4], const float *scales,
+                           float weight, int32_t warp_row, int32_t warp_col)
+{
+    const int32_t r = MJ_LANE / 4, c = 2 * (MJ_LANE % 4);
+#pragma unroll
+    for (int32_t i = 0; i < mj_mi; i++) {
+        const float a0 = scales[warp_row + 16 * i + r], a1 = scales[warp_row + 16 * i + r + 8];
+#pragma unroll
+        for (int32_t j = 0; j < mj_ni; j++) {
+            const float b0 = MJ_TN ? scales[TILE_M + warp_col + 8 * j + c] : weight;
+            const float b1 = MJ_TN ? scales[TILE_M + warp_col + 8 * j + c + 1] : weight;
+            acc[i][j][0] = mj_fmaf(part[i][j][0], a0 * b0, acc[i][j][0]);
+            acc[i][j][1] = mj_fmaf(part[i][j][1], a0 * b1, acc[i][j][1]);
+            acc[i][j][2] = mj_fmaf(part[i][j][2], a1 * b0, acc[i][j][2]);
+            acc[i][j][3] = mj_fmaf(part[i][j][3], a1 * b1, acc[i][j][3]);
+        }
+    }
+}
+
+/* acc = the tile's sum along K. STAGES - 1 stages are in flight; each iteration frees the one that the last one read. */
+MJ_FN void mj_gemm_sum(const MjGemmArgs *args, const MjGemmTile *t, unsigned char *shared, float (&acc)[mj_mi][mj_ni][4],
+                       int32_t warp_row, int32_t warp_col)
+{
+    const int32_t stages_k = mj_ceil_div(t->depth, mj_tile_k);
+    const mj_u32 base = mj_ptx_shared(shared);
+    MjGemmFeed feed = mj_gemm_feed(args, t);
+    mj_gemm_clear(acc);
+#pragma unroll 1
+    for (int32_t s = 0; s < STAGES - 1; s++) {
+        if (s < stages_k) mj_gemm_load(args, &feed, base + s * mj_stage_bytes);
+        mj_ptx_cp_async_commit();
+    }
+    int32_t from = 0, to = STAGES - 1; /* stage to read, stage to fill */
+#pragma unroll 1
+    for (int32_t s = 0; s < stages_k; s++) {
+        mj_ptx_cp_async_wait<STAGES - 2>();
+        mj_barrier();
+        if (s + STAGES - 1 < stages_k) mj_gemm_load(args, &feed, base + to * mj_stage_bytes);
+        mj_ptx_cp_async_commit();
+        if (MJ_BLOCK_SCALE) {
+            float part[mj_mi][mj_ni][4];
+            const float weight = MJ_TN ? 0.0f : *feed.weight_scale;
+            feed.weight_scale += feed.weight_stage;
+            mj_gemm_clear(part);
+            mj_gemm_multiply(part, base + from * mj_stage_bytes, warp_row, warp_col);
+            mj_gemm_promote(acc, part, (const float *)(shared + from * mj_stage_bytes + mj_operand_bytes), weight, warp_row,
+                            warp_col);
+        } else {
+            mj_gemm_multiply(acc, base + from * mj_stage_bytes, warp_row, warp_col);
+        }
+        from = from + 1 == STAGES ? 0 : from + 1;
+        to = to + 1 == STAGES ? 0 : to + 1;
+    }
+    mj_ptx_cp_async_wait<0>();
+    mj_barrier(); /* the stages are free for the epilogue */
+}
+
+/* ---- epilogue: through a warp's own part of shared memory, so that rows of C are written in pieces of 16 bytes ------ */
+
+static constexpr int32_t mj_c_elem = C_TYPE == MJ_T_F32 ? 4 : 2;
+static constexpr int32_t mj_c_stride = mj_warp_n * mj_c_elem + (C_TYPE == MJ_T_F32 ? 32 : 16); /* no bank twice */
+static_assert(mj_threads / 32 * 16 * mj_c_stride <= mj_stage_bytes, "the epilogue's rows fit into a stage");
+
+MJ_FN void mj_gemm_put(unsigned char *row, int32_t col, float x, float y)
+{
+    if (C_TYPE == MJ_T_F32) *(float2 *)(row + 4 * col) = make_float2(x, y);
+    else *(mj_u32 *)(row + 2 * col) = mj_ptx_cvt_bf16x2(x, y);
+}
+
+/* 16 rows of the warp from the buffer to C. */
+MJ_FN void mj_gemm_write(const MjGemmArgs *args, const MjGemmTile *t, const unsigned char *buffer, int32_t row, int32_t col)
+{
+    constexpr int32_t pieces = mj_warp_n * mj_c_elem / 16; /* of a row */
+    const int64_t first = GROUP == MJ_GROUP_K ? (int64_t)t->expert * M : 0;
+#pragma unroll
+    for (int32_t i = 0; i < 16 * pieces / 32; i++) {
+        const int32_t r = (i * 32 + MJ_LANE) / pieces, p = (i * 32 + MJ_LANE) % pieces;
+        const int32_t c = col + p * (16 / mj_c_elem);
+        if (row + r >= t->row_end || c >= N) continue;
+        uint4 *to = (uint4 *)((unsigned char *)args->c + ((first + row + r) * N + c) * mj_c_elem);
+        const unsigned char *from = buffer + r * mj_c_stride + 16 * p;
+        if (EPILOGUE == MJ_EPI_ACCUMULATE) {
+            const float4 x = *(const float4 *)from, old = *(const float4 *)to;
+            *(float4 *)to = make_float4(old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w);
+        } else {
+            *to = *(const uint4 *)from;
+        }
+    }
+}
+
+MJ_FN void mj_gemm_epilogue(const MjGemmArgs *args, const MjGemmTile *t, unsigned char *shared, float (&acc)[mj_mi][mj_ni][4],
+                            int32_t warp_row, int32_t warp_col)
+{
+    unsigned char *buffer = shared + MJ_WARP_INDEX * 16 * mj_c_stride;
+    const int32_t r = MJ_LANE / 4, c = 2 * (MJ_LANE % 4);
+    const float scale = SCALE_MODE == MJ_SCALE_TENSOR ? args->a_scale[0] * args->b_scale[0] : 1.0f;
+#pragma unroll
+    for (int32_t i = 0; i < mj_mi; i++) {
+        const int32_t row = t->row + warp_row + 16 * i;
+        const bool low = row + r < t->live_end, high = row + r + 8 < t->live_end; /* padding is zero, whatever B holds */
+#pragma unroll
+        for (int32_t j = 0; j < mj_ni; j++) {
+            float *v = acc[i][j];
+            mj_gemm_put(buffer + r * mj_c_stride, 8 * j + c, low ? v[0] * scale : 0.0f, low ? v[1] * scale : 0.0f);
+            mj_gemm_put(buffer + (r + 8) * mj_c_stride, 8 * j + c, high ? v[2] * scale : 0.0f, high ? v[3] * scale : 0.0f);
+        }
+        mj_warp_sync();
+        mj_gemm_write(args, t, buffer, row, t->col + warp_col);
+        mj_warp_sync();
+    }
+}
+
+/* All tiles of a block: right for any grid. */
+MJ_FN void mj_gemm_tiles_of_block(const MjGemmArgs *args, uint32_t block, uint32_t grid, unsigned char *shared)
+{
+    const int32_t warp_row = MJ_WARP_INDEX / mj_warps_n * mj_warp_m, warp_col = MJ_WARP_INDEX % mj_warps_n * mj_warp_n;
+    const int32_t tiles = mj_gemm_tiles(args);
+#pragma unroll 1
+    for (int32_t index = (int32_t)block; index < tiles; index += (int32_t)grid) {
+        MjGemmTile t;
+        float acc[mj_mi][mj_ni][4];
+        if (!mj_gemm_find(args, index, &t)) continue;
+        mj_gemm_sum(args, &t, shared, acc, warp_row, warp_col);
+        mj_gemm_epilogue(args, &t, shared, acc, warp_row, warp_col);
+        mj_barrier(); /* before the next tile's copies overwrite the epilogue's rows */
+    }
+}
+
+#endif
