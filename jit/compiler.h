@@ -42,5 +42,7 @@ struct MjCompiler {
 int mj_compiler_cc_open(MjCompiler **out, MjError *err) MJ_MUST_CHECK;
 int mj_compiler_nvrtc_open(MjCompiler **out, MjError *err) MJ_MUST_CHECK;
 void mj_compile_result_free(MjCompileResult *r);
+/* Sets the four numbers of ptxas from a log: the most of any entry point; -1 where it says nothing (a C compiler's). */
+void mj_compile_log_read(const char *log, MjCompileResult *r);
 
 #endif

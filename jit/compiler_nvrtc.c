@@ -64,32 +64,6 @@ static int identify(MjCompiler *base, const char *target, const char **identity,
     return 0;
 }
 
-/* The largest number that stands before `words` in the log (one kernel a line); -1 when it is not there. */
-static int largest_before(const char *log, const char *words)
-{
-    int largest = -1;
-
-    for (const char *at = log; at && (at = strstr(at, words)) != NULL; at++) {
-        const char *digits = at;
-        while (digits > log && digits[-1] >= '0' && digits[-1] <= '9') digits--;
-        if (digits == at) continue;
-        int v = atoi(digits);
-        if (v > largest) largest = v;
-    }
-    return largest;
-}
-
-static int registers_used(const char *log)
-{
-    int largest = -1;
-
-    for (const char *at = log; at && (at = strstr(at, "Used ")) != NULL; at += 5) {
-        int v = atoi(at + 5);
-        if (v > largest) largest = v;
-    }
-    return largest;
-}
-
 /* ptxas says these in a log of success, and each costs most of a kernel's speed. */
 static const char *serialised(const char *log)
 {
@@ -183,10 +157,7 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
         goto out;
     }
     MJ_TRY(take_image(api, program, req, &r, err));
-    r.registers = registers_used(r.log);
-    r.spill_bytes = largest_before(r.log, " bytes spill stores");
-    r.stack_bytes = largest_before(r.log, " bytes stack frame");
-    r.shared_bytes = largest_before(r.log, " bytes smem");
+    mj_compile_log_read(r.log, &r);
     r.seconds = (double)(mj_clock_ns() - start) * 1e-9;
     r.cpu_seconds = thread_seconds() - cpu_start;
     *out = r;

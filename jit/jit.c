@@ -235,20 +235,18 @@ int mj_jit_record_of(MjJit *jit, const MjRequest *req, const Image *image, MjLau
     return 0;
 }
 
-/* Adds a request to the plan. Under the mutex. */
-static const MjLaunchRecord *record_request(MjJit *jit, const MjRequest *req)
+/* Adds a request to the plan, once for each spec. Under the mutex. */
+static const MjLaunchRecord *record_request(MjJit *jit, const MjRequest *asked, const MjRequest *req)
 {
     int32_t bound[MJ_MAX_PARAMS];
     size_t bytes = (size_t)req->tmpl->n_params * sizeof *bound;
 
     mj_jit_bind(jit, req, bound);
     for (int i = 0; i < jit->n_plan; i++)
-        if (jit->plan[i]->tmpl == req->tmpl && memcmp(jit->plan[i]->bound, bound, bytes) == 0) {
-            mj_jit_full_values(req, jit->plan[i]->record.tuning_of);
-            return &jit->plan[i]->record;
-        }
+        if (jit->plan[i]->tmpl == req->tmpl && memcmp(jit->plan[i]->bound, bound, bytes) == 0) return &jit->plan[i]->record;
     PlanItem *item = mj_xcalloc(1, sizeof *item);
     item->tmpl = req->tmpl;
+    item->asked = *asked;
     memcpy(item->bound, bound, bytes);
     item->record.tmpl = req->tmpl;
     memcpy(item->record.bound, bound, bytes);
@@ -276,8 +274,8 @@ static int fall_back(MjJit *jit, const MjRequest *req, Image *image, MjLaunchRec
     return 0;
 }
 
-/* A request that the memory table does not hold. */
-static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjError *err)
+/* A request that the memory table does not hold: `asked`, served as `req`. */
+static int first_request(MjJit *jit, const MjRequest *asked, const MjRequest *req, const MjLaunchRecord **out, MjError *err)
 {
     const MjMode *mode = jit->opt.mode;
     int32_t bound[MJ_MAX_PARAMS];
@@ -312,11 +310,11 @@ static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord 
     if (rc != 0) return rc;
 
     pthread_mutex_lock(&jit->mutex);
-    TableSlot *slot = mj_table_find(&jit->table, req); /* another thread may have been faster */
+    TableSlot *slot = mj_table_find(&jit->table, asked); /* another thread may have been faster */
     mj_jit_keep(jit, record);
     if (!slot) {
-        slot = mj_table_insert(&jit->table, req, record);
-        if (use_generic && mode->miss == MJ_MISS_DEFER) mj_jit_defer(jit, slot, image);
+        slot = mj_table_insert(&jit->table, asked, record);
+        if (use_generic && mode->miss == MJ_MISS_DEFER) mj_jit_defer(jit, slot, req, image);
     }
     if (!use_generic && !ready) {
         jit->counters.stall_ms += (double)(mj_clock_ns() - start) * 1e-6;
@@ -327,30 +325,59 @@ static int first_request(MjJit *jit, const MjRequest *req, const MjLaunchRecord 
     return 0;
 }
 
-int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjError *err)
+/* While recording: what was asked for before is in the plan already. */
+static const MjLaunchRecord *recorded(MjJit *jit, const MjRequest *asked)
 {
-    TableSlot *slot = mj_table_find(&jit->table, req);
+    const MjLaunchRecord *found = NULL;
 
-    if (__builtin_expect(slot != NULL && !atomic_load_explicit(&jit->recording, memory_order_relaxed), 1)) {
-        const MjLaunchRecord *r = atomic_load_explicit(&slot->record, memory_order_acquire);
-        atomic_fetch_add_explicit(r->generic ? &jit->fast.generic : &jit->fast.repeats, 1, memory_order_relaxed);
-        *out = r;
-        return 0;
+    pthread_mutex_lock(&jit->mutex);
+    for (int i = 0; i < jit->n_plan && !found; i++) {
+        const MjRequest *r = &jit->plan[i]->asked;
+        if (r->tmpl == asked->tmpl && memcmp(r->values, asked->values, (size_t)r->tmpl->n_params * sizeof r->values[0]) == 0)
+            found = &jit->plan[i]->record;
     }
-    int rc = mj_template_check(req->tmpl, req->values, err);
+    pthread_mutex_unlock(&jit->mutex);
+    return found;
+}
+
+const MjLaunchRecord *mj_jit_repeat(MjJit *jit, const MjRequest *asked)
+{
+    TableSlot *slot = mj_table_find(&jit->table, asked);
+
+    if (__builtin_expect(atomic_load_explicit(&jit->recording, memory_order_relaxed), 0)) return recorded(jit, asked);
+    if (__builtin_expect(slot == NULL, 0)) return NULL;
+    const MjLaunchRecord *r = atomic_load_explicit(&slot->record, memory_order_acquire);
+    atomic_fetch_add_explicit(r->generic ? &jit->fast.generic : &jit->fast.repeats, 1, memory_order_relaxed);
+    return r;
+}
+
+int mj_jit_get_chosen(MjJit *jit, const MjRequest *asked, const MjRequest *chosen, const MjLaunchRecord **out, MjError *err)
+{
+    MjRequest req = *chosen;
+    int rc = mj_template_check(req.tmpl, req.values, err);
+
     if (rc != 0) return rc;
-    if (mj_jit_recording(jit)) {
-        pthread_mutex_lock(&jit->mutex);
-        *out = record_request(jit, req);
-        pthread_mutex_unlock(&jit->mutex);
-        return 0;
-    }
-    rc = first_request(jit, req, out, err);
+    pthread_mutex_lock(&jit->mutex);
+    mj_jit_tuned_apply(jit, asked, &req);
+    const bool recording = mj_jit_recording(jit);
+    if (recording) *out = record_request(jit, asked, &req);
+    pthread_mutex_unlock(&jit->mutex);
+    if (recording) return 0;
+    rc = first_request(jit, asked, &req, out, err);
     if (rc == 0) {
         atomic_fetch_add_explicit(&jit->fast.firsts, 1, memory_order_relaxed);
         if ((*out)->generic) atomic_fetch_add_explicit(&jit->fast.generic_firsts, 1, memory_order_relaxed);
     }
     return rc;
+}
+
+int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjError *err)
+{
+    const MjLaunchRecord *r = mj_jit_repeat(jit, req);
+
+    if (!r) return mj_jit_get_chosen(jit, req, req, out, err);
+    *out = r;
+    return 0;
 }
 
 /* ---- steps and counters ---- */

@@ -64,6 +64,18 @@ typedef struct MjLaunchRecord {
 
 int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
 
+/* The same in two steps, so that tuning values are chosen once and not at every launch: the record of a request that was
+ * made before (while recording: that is in the plan), or NULL; and the first time, when `chosen` is `asked` with tuning values set. A
+ * measured choice of `mojit tune` for the device at hand goes before both, unless only the other one's image is ready. */
+const MjLaunchRecord *mj_jit_repeat(MjJit *jit, const MjRequest *asked);
+int mj_jit_get_chosen(MjJit *jit, const MjRequest *asked, const MjRequest *chosen, const MjLaunchRecord **out, MjError *err)
+    MJ_MUST_CHECK;
+
+/* Measured choices, kept in the cache by device, template, its sources and every value that was asked for (tuning left
+ * open). find: false when there is none that is legal; `notes` (malloc'd lines "median_us: 12.3") may be NULL. */
+bool mj_jit_tuned_find(MjJit *jit, const MjRequest *asked, MjRequest *tuned, char **notes);
+int mj_jit_tuned_keep(MjJit *jit, const MjRequest *asked, const MjRequest *tuned, const char *notes, MjError *err) MJ_MUST_CHECK;
+
 const char *mj_jit_target(const MjJit *jit); /* what images are compiled for; lives as long as the JIT */
 void mj_jit_note(const MjJit *jit, const char *line); /* hands a layer's line to the log of the options */
 
@@ -74,6 +86,17 @@ void mj_jit_record_end(MjJit *jit);
 bool mj_jit_recording(const MjJit *jit);
 int mj_jit_plan_size(const MjJit *jit);
 int mj_jit_plan_text(const MjJit *jit, int i, char *buf, size_t cap); /* canonical spec text */
+/* The request that first asked for it, as it was asked; and what is known of its image once mj_jit_prepare was here. */
+const MjRequest *mj_jit_plan_asked(const MjJit *jit, int i);
+const MjLaunchRecord *mj_jit_plan_record(const MjJit *jit, int i); /* values; fn is NULL */
+typedef struct MjImageReport {
+    int registers, spill_bytes, stack_bytes, shared_bytes; /* the most of any entry point; -1 where unknown */
+    double compile_s;                                      /* of a thread, also when it was compiled earlier */
+    bool compiled;                                         /* now; false: from the cache */
+    size_t image_bytes;
+} MjImageReport;
+bool mj_jit_plan_report(MjJit *jit, int i, MjImageReport *out); /* false: not ready */
+
 /* Brings every spec of the plan into memory (or, without a device, into the cache): hits load, misses compile in
  * parallel over `jobs`. Stops at the first error with the full message. */
 int mj_jit_prepare(MjJit *jit, MjError *err) MJ_MUST_CHECK;

@@ -147,6 +147,31 @@ static void count(MjJit *jit, const Image *image, const MjCacheStats *add)
     if (jit->opt.cache) mj_cache_count(jit->opt.cache, jit->opt.mode->name, image->tmpl->name, add);
 }
 
+/* What the log says of it; of an image that one thread builds or has built. */
+static void report(Image *image, const char *log, double seconds, size_t bytes, bool compiled)
+{
+    MjCompileResult r = {.image = NULL};
+
+    mj_compile_log_read(log, &r);
+    image->report = (MjImageReport){.registers = r.registers, .spill_bytes = r.spill_bytes, .stack_bytes = r.stack_bytes,
+                                    .shared_bytes = r.shared_bytes, .compile_s = seconds, .compiled = compiled, .image_bytes = bytes};
+}
+
+bool mj_jit_cached(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound)
+{
+    Image image = {.tmpl = tmpl};
+    MjCacheEntry entry = {.memory = NULL};
+    char *label = NULL;
+    bool found = false;
+
+    memcpy(image.bound, bound, sizeof image.bound);
+    if (jit->opt.cache && key_text(jit, &image, &label, NULL) == 0)
+        found = mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry) == MJ_CACHE_HIT;
+    mj_cache_entry_free(&entry);
+    free(label);
+    return found;
+}
+
 /* Returns 1 when the cache had it and it is loaded, 0 on a miss, negative when it could not be loaded. */
 static int from_cache(MjJit *jit, Image *image, const char *label, MjError *err)
 {
@@ -163,6 +188,7 @@ static int from_cache(MjJit *jit, Image *image, const char *label, MjError *err)
     if (found == MJ_CACHE_CORRUPT) count(jit, image, &(MjCacheStats){.corrupt = 1});
     if (found != MJ_CACHE_HIT) return 0;
     count(jit, image, &(MjCacheStats){.hits = 1, .saved_s = entry.compile_s});
+    report(image, entry.log, entry.compile_s, entry.image_bytes, false);
     int rc = load(jit, image, entry.image, entry.image_bytes, err);
     mj_cache_entry_free(&entry);
     return rc == 0 ? 1 : rc;
@@ -194,8 +220,10 @@ static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
         goto out;
     }
     count(jit, image, &(MjCacheStats){.compiles = 1, .misses = 1, .spent_s = result.seconds});
+    const double alone = result.cpu_seconds > 0 ? result.cpu_seconds : result.seconds;
+    report(image, result.log, alone, result.image_bytes, true);
     if (jit->opt.cache)
-        (void)mj_cache_put(jit->opt.cache, label, result.image, result.image_bytes, result.log, result.seconds, NULL);
+        (void)mj_cache_put(jit->opt.cache, label, result.image, result.image_bytes, result.log, alone, NULL);
     rc = load(jit, image, result.image, result.image_bytes, err);
 out:
     mj_compile_result_free(&result);

@@ -45,6 +45,7 @@ typedef struct Image {
     ImageState state;          /* under the mutex */
     MjModule *module;          /* NULL without a device */
     MjError error;             /* of a failed one */
+    MjImageReport report;
     bool warned;
     struct Image *next;
 } Image;
@@ -62,6 +63,7 @@ typedef struct Family {
 /* A generic launch that waits for its specialised kernel (tiered). */
 typedef struct Deferred {
     TableSlot *slot;
+    MjRequest chosen;       /* slot->request with its tuning values */
     Image *image;
     MjLaunchRecord *record; /* the specialised one, NULL until ready */
     struct Deferred *next;
@@ -69,6 +71,7 @@ typedef struct Deferred {
 
 typedef struct PlanItem {
     const MjTemplate *tmpl;
+    MjRequest asked;
     int32_t bound[MJ_MAX_PARAMS];
     MjLaunchRecord record; /* fn is NULL */
 } PlanItem;
@@ -129,6 +132,10 @@ void mj_jit_say(MjJit *jit, const char *fmt, ...) MJ_PRINTF(2, 3);
 void mj_jit_bind(MjJit *jit, const MjRequest *req, int32_t *bound);
 /* Finds or makes the image's row. Under the mutex. */
 Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound);
+/* Whether the cache holds a specialised image; 1 or 0. Under the mutex. */
+bool mj_jit_cached(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound);
+/* Replaces `chosen` by the measured choice where that is to be used (jit_tuned.c). Under the mutex. */
+void mj_jit_tuned_apply(MjJit *jit, const MjRequest *asked, MjRequest *chosen);
 /* Brings an image to READY: cache, compile, load. Called without the mutex; waits for another thread that is at it. */
 int mj_jit_ensure(MjJit *jit, Image *image, MjError *err) MJ_MUST_CHECK;
 /* The embedded generic build for a request, as a record that the caller keeps. Called without the mutex. */
@@ -141,7 +148,7 @@ void mj_jit_keep(MjJit *jit, MjLaunchRecord *record); /* under the mutex: freed 
 void mj_jit_full_values(const MjRequest *req, int32_t *full);
 
 /* Background compiles (jit_tiered.c). defer: under the mutex. */
-void mj_jit_defer(MjJit *jit, TableSlot *slot, Image *image);
+void mj_jit_defer(MjJit *jit, TableSlot *slot, const MjRequest *chosen, Image *image);
 void mj_jit_swap_ready(MjJit *jit);
 void mj_jit_stop_workers(MjJit *jit);
 

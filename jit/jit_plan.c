@@ -45,6 +45,26 @@ int mj_jit_plan_text(const MjJit *jit, int i, char *buf, size_t cap)
     return mj_spec_text(jit->plan[i]->tmpl, jit->target, jit->plan[i]->bound, buf, cap);
 }
 
+const MjRequest *mj_jit_plan_asked(const MjJit *jit, int i)
+{
+    return &jit->plan[i]->asked;
+}
+
+const MjLaunchRecord *mj_jit_plan_record(const MjJit *jit, int i)
+{
+    return &jit->plan[i]->record;
+}
+
+bool mj_jit_plan_report(MjJit *jit, int i, MjImageReport *out)
+{
+    pthread_mutex_lock(&jit->mutex);
+    const Image *image = mj_jit_image(jit, jit->plan[i]->tmpl, jit->plan[i]->bound);
+    const bool ready = image->state == IMAGE_READY;
+    if (ready) *out = image->report;
+    pthread_mutex_unlock(&jit->mutex);
+    return ready;
+}
+
 typedef struct Preparation {
     MjJit *jit;
     Image **images; /* (n_plan) */

@@ -44,11 +44,12 @@ static void start_workers(MjJit *jit)
         jit->n_workers++;
 }
 
-void mj_jit_defer(MjJit *jit, TableSlot *slot, Image *image)
+void mj_jit_defer(MjJit *jit, TableSlot *slot, const MjRequest *chosen, Image *image)
 {
     Deferred *d = mj_xcalloc(1, sizeof *d);
 
     d->slot = slot;
+    d->chosen = *chosen;
     d->image = image;
     d->next = jit->deferred;
     jit->deferred = d;
@@ -66,7 +67,7 @@ void mj_jit_swap_ready(MjJit *jit)
             at = &d->next;
             continue;
         }
-        if (d->image->state == IMAGE_READY && mj_jit_record_of(jit, &d->slot->request, d->image, &record, NULL) == 0) {
+        if (d->image->state == IMAGE_READY && mj_jit_record_of(jit, &d->chosen, d->image, &record, NULL) == 0) {
             mj_jit_keep(jit, record);
             atomic_store_explicit(&d->slot->record, record, memory_order_release);
             jit->counters.background_swaps++;
