@@ -35,11 +35,17 @@ typedef struct MjOpGeometry {
     const char *map_names[MJ_OP_MAX_MAPS]; /* for messages: "A", "B" */
 } MjOpGeometry;
 
+struct MjCard;
+typedef struct MjTileCost MjTileCost; /* tile_choice.h */
 typedef struct MjOpMatrix {
     const char *tmpl;
     /* Sets tuning parameters (by index of the template's parameter; MJ_UNBOUND = the default) from the shape and the
-     * target alone: a plan made without a card must be the plan of the run. NULL: always the defaults. */
+     * target alone: a plan made without a card must be the plan of the run. Called once a shape. NULL: the candidate that
+     * `cost` finds cheapest; without that either, the defaults. */
     void (*tune)(const MjTemplate *t, int arch, const void *args, int32_t *values);
+    /* The model of a launch's time with these values, which geometry() has accepted; see tile_choice.h. May be NULL. */
+    void (*cost)(const MjTemplate *t, const struct MjCard *card, const void *args, const int32_t *values,
+                 const MjOpGeometry *geometry, MjTileCost *out);
     /* From the values that the image in hand was built with (record->tuning_of by parameter; a generic build has the
      * defaults). Entry point `kernel` of the template. */
     int (*geometry)(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args,
@@ -122,6 +128,10 @@ extern const MjOpRow mj_row_embedding_fwd, mj_row_embedding_bwd, mj_row_rmsnorm_
     mj_row_combine_fwd, mj_row_combine_bwd, mj_row_relu2_fwd, mj_row_relu2_bwd, mj_row_quantize, mj_row_quantize_weight,
     mj_row_amax, mj_row_cross_entropy, mj_row_sum, mj_row_adamw;
 
+/* The template that serves an op with these arguments, and the request as it is asked for (tuning open), then with its
+ * tuning values chosen. MJ_ERR_MISSING when this family has no template. */
+int mj_op_request(MjOps *ops, MjOpId id, const void *args, const MjOpBinding **binding, MjRequest *asked, MjRequest *chosen,
+                  MjError *err) MJ_MUST_CHECK;
 int mj_op_buffer_count(const MjOpRow *row);
 MjOpType mj_op_buffer_type(const MjOpBuffer *buffer, const void *args);
 size_t mj_op_type_bytes(MjOpType type);

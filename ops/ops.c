@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "ops/op_row.h"
+#include "ops/tile_choice.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/nearest.h"
@@ -206,22 +207,56 @@ static int choose_geometry(const MjOps *ops, const MjOpRow *row, const MjOpMatri
     return 0;
 }
 
+/* The values of a template's parameters in an argument struct; tuning is left open unless it is forced. */
+static void ask(const MjOps *ops, const MjOpBinding *b, const void *args, MjRequest *req)
+{
+    req->tmpl = b->tmpl;
+    for (int p = 0; p < b->tmpl->n_params; p++) {
+        if (b->offset[p] >= 0) {
+            memcpy(&req->values[p], (const char *)args + b->offset[p], sizeof(int32_t));
+        } else {
+            req->values[p] = ops->forced_tmpl == b->tmpl ? ops->forced[p] : MJ_UNBOUND;
+        }
+    }
+}
+
+static void choose_tuning(const MjOps *ops, const MjOpBinding *b, const void *args, int32_t *values)
+{
+    if (b->matrix != NULL && ops->forced_tmpl != b->tmpl) mj_tile_choose(b->matrix, b->tmpl, mj_jit_target(ops->jit), args, values);
+}
+
+int mj_op_request(MjOps *ops, MjOpId id, const void *args, const MjOpBinding **binding, MjRequest *asked, MjRequest *chosen,
+                  MjError *err)
+{
+    int rc = find_binding(ops, mj_op_rows[id], args, binding, err);
+    if (rc != 0) return rc;
+    memset(asked, 0, sizeof *asked);
+    ask(ops, *binding, args, asked);
+    *chosen = *asked;
+    choose_tuning(ops, *binding, args, chosen->values);
+    return 0;
+}
+
+/* The first time, tuning values are chosen; after that the record is found by what was asked for. */
+static int find_record(MjOps *ops, const MjOpBinding *b, const void *args, const MjRequest *asked, const MjLaunchRecord **out,
+                       MjError *err)
+{
+    *out = mj_jit_repeat(ops->jit, asked);
+    if (*out != NULL) return 0;
+    MjRequest chosen = *asked;
+    choose_tuning(ops, b, args, chosen.values);
+    return mj_jit_get_chosen(ops->jit, asked, &chosen, out, err);
+}
+
 static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, const void *args, MjError *err)
 {
     MjRequest req = {.tmpl = b->tmpl};
     MjTensorMapBytes maps[MJ_OP_MAX_MAPS];
-    for (int p = 0; p < b->tmpl->n_params; p++) {
-        if (b->offset[p] < 0) {
-            req.values[p] = MJ_UNBOUND;
-        } else {
-            memcpy(&req.values[p], (const char *)args + b->offset[p], sizeof(int32_t));
-        }
-    }
-    if (b->matrix != NULL && b->matrix->tune != NULL) b->matrix->tune(b->tmpl, ops->arch, args, req.values);
+    ask(ops, b, args, &req);
     for (int i = 0; i < b->tmpl->n_kernels; i++) {
         const MjLaunchRecord *record;
         req.kernel = i;
-        int rc = mj_jit_get(ops->jit, &req, &record, err);
+        int rc = find_record(ops, b, args, &req, &record, err);
         if (rc != 0) return rc;
         if (record->fn == NULL) continue; /* a plan is being recorded */
         const MjOpPhase *phase = &row->phases[i < MJ_OP_MAX_PHASES && row->phases[i].entry != NULL ? i : 0];

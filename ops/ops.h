@@ -54,6 +54,8 @@ typedef struct MjOps {
     MjOpProfile profiles[MJ_OP_COUNT];
     MjOpBinding bindings[MJ_OP_COUNT][MJ_OP_TEMPLATES]; /* private */
     uint64_t missing;   /* bit an op: a plan without a device went on without it, as this family has no template for it */
+    const MjTemplate *forced_tmpl; /* `mojit tune`: this template's tuning values are these, by parameter */
+    int32_t forced[MJ_MAX_PARAMS];
     bool check_finite;  /* after each op, name the first that produced a NaN or infinity (used to explain a NaN loss) */
 } MjOps;
 
