@@ -85,7 +85,7 @@ typedef struct MjLibrary {
 } MjLibrary;
 
 static const MjLibrary libraries[] = {
-    {"cublasLt", {"libcublasLt.so.13", "libcublasLt.so.12", NULL}, NULL, "no comparison with cuBLASLt in bench; nothing else"},
+    {"cublasLt", {"libcublasLt.so.13", "libcublasLt.so.12", NULL}, NULL, "no cuBLASLt beside GEMMs in bench; run.dense_gemm = cublaslt does not work"},
     {"nccl", {"libnccl.so.2", NULL}, "ncclGetVersion", "one GPU a run; several GPUs cannot talk to each other"},
     {"openblas", {"libopenblas.so.0", NULL}, NULL, "bench shows no ratio to OpenBLAS; nothing else"},
 };
