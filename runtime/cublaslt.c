@@ -139,6 +139,15 @@ static int load(MjBlasLt *lt, MjError *err)
     return 0;
 }
 
+int mj_blaslt_find(int *version, MjError *err)
+{
+    MjBlasLt lt;
+    memset(&lt, 0, sizeof lt);
+    int rc = load(&lt, err);
+    if (rc == 0) *version = lt.version;
+    return rc;
+}
+
 int mj_blaslt_open(MjDevice *dev, MjBlasLt **out, MjError *err)
 {
     int rc = 0;

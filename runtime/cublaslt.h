@@ -39,6 +39,9 @@ typedef struct MjLtGemm { /* row-major C(m, n) = A B, or C += A B, summed over k
 
 typedef struct MjBlasLt MjBlasLt;
 
+/* Whether there is a library that can be used, and its version; needs no device. MJ_ERR_MISSING as below. */
+int mj_blaslt_find(int *version, MjError *err) MJ_MUST_CHECK;
+
 /* MJ_ERR_MISSING, with what to install: no library, one older than 12.0, or not a cuda device. */
 int mj_blaslt_open(MjDevice *dev, MjBlasLt **out, MjError *err) MJ_MUST_CHECK;
 void mj_blaslt_close(MjBlasLt *lt); /* NULL is fine; waits for the device */
