@@ -17,7 +17,7 @@ const MjArgSpec mj_bench_options[] = {
     MJ_CONFIG_ARGS,
     {"mode", MJ_ARG_LIST, "MODE", "compile mode; may be repeated; default: static, dynamic and nocompile", 0, 0, 0},
     {"shape", MJ_ARG_STRING, "NAME=VALUE,...", "numbers that replace those of each op's first shape", 0, 0, 0},
-    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N", 0, 0, 0},
+    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N; default: the best that is there", 0, 0, 0},
     {"threads", MJ_ARG_INT, "N", "worker threads of the cpu; 0 = all cores", 0, 0, 4096},
     {"size", MJ_ARG_STRING, "SIZE", "which shapes: small, or large (fills a GPU); default: small on a cpu, large on cuda", 0, 0, 0},
     {"first", MJ_ARG_INT, "N", "only the first N shapes of each op", 0, 1, 1000},
