@@ -11,6 +11,7 @@
 // mj:param WINDOW fixed min:1
 // mj:param WARPS tuning default:8 values:4,8
 
+#include "attention_delta.cuh"
 #include "attention_mma.cuh"
 
 /* The probabilities are computed again from lse, in each of the two passes; nothing is added atomically:
@@ -22,27 +23,7 @@
 #define OWN_BYTES (ROWS * MJ_ROW_BYTES)
 #define TILE_BYTES (STEP * MJ_ROW_BYTES)
 
-/* out . dout of each row: rows are (H, N), HEAD_DIM / 8 lanes a row. */
-MJ_KERNEL_BOUNDS(attention_bwd_delta_sm80, MjAttentionBwdArgs, THREADS, 1)
-{
-    const int32_t lanes = HEAD_DIM / 8, each = THREADS / lanes;
-    const int64_t rows = (int64_t)HEADS * TOKENS, row = (int64_t)mj_block * each + threadIdx.x / lanes;
-    const int64_t head = row / TOKENS, n = row % TOKENS;
-    float sum = 0.0f;
-    if (row < rows) {
-        const int64_t at = (n * HEADS + head) * HEAD_DIM + threadIdx.x % lanes * 8;
-        const uint4 x = *(const uint4 *)(args->out + at), y = *(const uint4 *)(args->dout + at);
-        const uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            sum = mj_fmaf(mj_bits_f32(a[i] << 16), mj_bits_f32(b[i] << 16), sum);
-            sum = mj_fmaf(mj_bits_f32(a[i] & 0xffff0000u), mj_bits_f32(b[i] & 0xffff0000u), sum);
-        }
-    }
-#pragma unroll
-    for (int mask = lanes / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
-    if (row < rows && threadIdx.x % lanes == 0) args->delta[row] = sum;
-}
+MJ_KERNEL_BOUNDS(attention_bwd_delta_sm80, MjAttentionBwdArgs, MJ_ATTENTION_DELTA_THREADS, 1) { mj_attention_delta(args, mj_block); }
 
 /* What both passes set up. */
 struct MjAttentionBwd {

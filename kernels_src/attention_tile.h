@@ -7,6 +7,8 @@
 #include <stdint.h>
 #endif
 
+#define MJ_ATTENTION_DELTA_THREADS 256
+
 /* ---- mma.sync: a warp for 16 rows of the block's tile; bytes of shared memory ------------------------------------- */
 
 #define MJ_ATTENTION_MMA_ROWS(warps) (16 * (warps))
@@ -29,6 +31,14 @@
 #define MJ_ATTENTION_SM90_FWD_BYTES(dim)                                                                                 \
     ((2 * MJ_ATTENTION_SM90_FWD_ROWS + 2 * MJ_ATTENTION_SM90_FWD_STAGES * MJ_ATTENTION_SM90_FWD_KEYS) * (dim) * 2 +       \
      16 + 32 * MJ_ATTENTION_SM90_FWD_STAGES + 1024)
+
+#define MJ_ATTENTION_SM90_BWD_STEP 64 /* rows of a warpgroup's own tiles and of those that stream by */
+#define MJ_ATTENTION_SM90_BWD_STAGES 3
+/* Two tiles of each warpgroup's own rows, the stages of two tiles, lse, delta and low of each stage's queries, barriers and
+ * a word; and the room to start at a multiple of 1024 */
+#define MJ_ATTENTION_SM90_BWD_BYTES(dim)                                                                                 \
+    ((4 + 2 * MJ_ATTENTION_SM90_BWD_STAGES) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 +                                    \
+     MJ_ATTENTION_SM90_BWD_STAGES * (3 * 4 * MJ_ATTENTION_SM90_BWD_STEP + 16) + 32 + 1024)
 
 #ifndef __CUDACC_RTC__
 /* ---- the CPU ------------------------------------------------------------------------------------------------------ */

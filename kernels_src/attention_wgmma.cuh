@@ -26,6 +26,20 @@ MJ_FN int32_t mj_attention_low(const int32_t *pos, int32_t window, int32_t i)
     return begin > near ? begin : near;
 }
 
+/* First query in [from, to) that sees nothing up to `key`; `to` if there is none. By a whole warp, which tries 32 at once. */
+MJ_FN int32_t mj_attention_end(const int32_t *pos, int32_t window, int32_t from, int32_t to, int32_t key)
+{
+    while (from < to) {
+        const int32_t step = (to - from + 31) / 32, at = from + MJ_LANE * step;
+        const uint32_t past = __ballot_sync(0xffffffffu, at >= to || mj_attention_low(pos, window, at) > key);
+        const int32_t first = past != 0 ? __ffs((int)past) - 1 : 32, after = from + first * step;
+        if (first == 0) break;
+        to = after < to ? after : to;
+        from += (first - 1) * step + 1;
+    }
+    return from;
+}
+
 /* The item of a round, or -1: a block's turn runs forth and back, so that items sorted by their work share it out evenly. */
 MJ_FN int32_t mj_item(int32_t round, int32_t block, int32_t grid, int32_t items)
 {
@@ -57,19 +71,20 @@ template <int ROWS_> MJ_FN mj_u64 mj_desc_columns(uint32_t at) { return mj_ptx_w
 /* s(64, COLS) = A(64, D) B(COLS, D)^T: A is 64 rows of a tile of A_ROWS, B a tile of COLS rows. */
 template <int A_ROWS, int COLS> MJ_FN void mj_wgmma_rows(float (&s)[COLS / 2], uint32_t a, uint32_t b)
 {
-#pragma unroll
-    for (int k = 0; k < HEAD_DIM / 16; k++)
-        mj_ptx_wgmma_bf16<COLS, 0, 0>(s, mj_desc_rows(a + k / 4 * MJ_SLAB_BYTES(A_ROWS) + k % 4 * 32),
-                                      mj_desc_rows(b + k / 4 * MJ_SLAB_BYTES(COLS) + k % 4 * 32), k > 0);
+    mj_ptx_product_rows<COLS, HEAD_DIM / 16, MJ_SLAB_BYTES(A_ROWS), MJ_SLAB_BYTES(COLS)>(s, mj_desc_rows(a), mj_desc_rows(b));
+}
+
+/* The same with A's fragments in registers. */
+template <int COLS> MJ_FN void mj_wgmma_rows(float (&s)[COLS / 2], const mj_u32 (&a)[HEAD_DIM / 16][4], uint32_t b)
+{
+    mj_ptx_product_rows_reg<COLS, HEAD_DIM / 16, MJ_SLAB_BYTES(COLS)>(s, a, mj_desc_rows(b));
 }
 
 /* o(64, D) (+)= P(64, ROWS_) B(ROWS_, D): P in registers, B a tile of ROWS_ rows. */
 template <int ROWS_>
 MJ_FN void mj_wgmma_columns(float (&o)[HEAD_DIM / 2], const mj_u32 (&p)[ROWS_ / 16][4], uint32_t b, int32_t accumulate)
 {
-#pragma unroll
-    for (int k = 0; k < ROWS_ / 16; k++)
-        mj_ptx_wgmma_bf16_reg<HEAD_DIM, 1>(o, p[k], mj_desc_columns<ROWS_>(b + k * 2048), k > 0 ? 1 : accumulate);
+    mj_ptx_product_columns<HEAD_DIM, ROWS_ / 16>(o, p, mj_desc_columns<ROWS_>(b), accumulate);
 }
 
 /* An accumulator as the left operand of the next product. */

@@ -12,6 +12,13 @@ static int check_shared(const MjOpGeometry *g, const MjLaunchRecord *r, const Mj
                     "another device", r->tmpl->name, head_dim, g->shared_bytes, info->name, info->max_shared_bytes);
 }
 
+/* The first kernel of every backward template: head_dim / 8 threads a row. */
+static void delta_geometry(MjOpGeometry *g, const MjAttentionBwdArgs *a)
+{
+    g->block = MJ_ATTENTION_DELTA_THREADS;
+    g->grid = (uint32_t)MJ_CEIL((int64_t)a->tokens * a->heads, MJ_ATTENTION_DELTA_THREADS / (a->head_dim / 8));
+}
+
 /* ---- mma.sync, sm_80 and later ------------------------------------------------------------------------------------- */
 
 static uint32_t tile_blocks(int32_t tokens, int32_t heads, int32_t rows)
@@ -36,12 +43,11 @@ static int bwd_sm80_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
 {
     const MjAttentionBwdArgs *a = args;
     const int32_t warps = tuned(r, "WARPS");
-    g->block = 32 * (uint32_t)warps;
-    if (kernel == 0) { /* delta: head_dim / 8 threads a row */
-        const int64_t each = (int64_t)g->block / (a->head_dim / 8);
-        g->grid = (uint32_t)MJ_CEIL((int64_t)a->tokens * a->heads, each);
+    if (kernel == 0) {
+        delta_geometry(g, a);
         return 0;
     }
+    g->block = 32 * (uint32_t)warps;
     g->grid = tile_blocks(a->tokens, a->heads, MJ_ATTENTION_MMA_ROWS(warps));
     g->shared_bytes = (size_t)(kernel == 1 ? MJ_ATTENTION_MMA_DQ_BYTES(warps, a->head_dim)
                                            : MJ_ATTENTION_MMA_DKV_BYTES(warps, a->head_dim));
@@ -88,4 +94,25 @@ static int fwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     return check_shared(g, r, info, d, err);
 }
 
+static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g,
+                             MjError *err)
+{
+    const MjAttentionBwdArgs *a = args;
+    const int32_t n = a->tokens, h = a->heads, d = a->head_dim, step = MJ_ATTENTION_SM90_BWD_STEP;
+    const int64_t row = (int64_t)h * d;
+    if (kernel == 0) {
+        delta_geometry(g, a);
+        return 0;
+    }
+    g->block = MJ_ATTENTION_SM90_THREADS;
+    g->grid = persistent_blocks((int64_t)MJ_CEIL(n, 2 * step) * h, info);
+    g->shared_bytes = (size_t)MJ_ATTENTION_SM90_BWD_BYTES(d);
+    head_map(g, "q", a->q, row, n, h, d, step);
+    head_map(g, "k", a->k, row, n, h, d, step);
+    head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, step);
+    head_map(g, "dout", a->dout, row, n, h, d, step);
+    return check_shared(g, r, info, d, err);
+}
+
+const MjOpMatrix mj_attention_bwd_sm90 = {.tmpl = "attention_bwd_sm90", .geometry = bwd_sm90_geometry};
 const MjOpMatrix mj_attention_fwd_sm90 = {.tmpl = "attention_fwd_sm90", .geometry = fwd_sm90_geometry};

@@ -83,12 +83,13 @@ static const char *attention_bwd_template(MjFamily family, int arch, const void 
 {
     (void)arch;
     (void)args;
-    return family == MJ_FAMILY_CPU ? "attention_bwd_cpu" : mj_attention_bwd_sm80.tmpl;
+    if (family == MJ_FAMILY_CPU) return "attention_bwd_cpu";
+    return family == MJ_FAMILY_SM90A ? mj_attention_bwd_sm90.tmpl : mj_attention_bwd_sm80.tmpl;
 }
 
 /* How each cuda template is launched: ops/attention_cuda.c. */
 static const MjOpMatrix *const attention_fwd_matrix[] = {&mj_attention_fwd_sm80, &mj_attention_fwd_sm90, NULL};
-static const MjOpMatrix *const attention_bwd_matrix[] = {&mj_attention_bwd_sm80, NULL};
+static const MjOpMatrix *const attention_bwd_matrix[] = {&mj_attention_bwd_sm80, &mj_attention_bwd_sm90, NULL};
 
 static size_t attention_fwd_shared(MjFamily family, const void *args)
 {

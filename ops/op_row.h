@@ -52,7 +52,7 @@ typedef struct MjOpMatrix {
                     MjOpGeometry *out, MjError *err);
 } MjOpMatrix;
 
-extern const MjOpMatrix mj_attention_fwd_sm80, mj_attention_fwd_sm90, mj_attention_bwd_sm80; /* attention_cuda.c */
+extern const MjOpMatrix mj_attention_fwd_sm80, mj_attention_fwd_sm90, mj_attention_bwd_sm80, mj_attention_bwd_sm90; /* attention_cuda.c */
 
 typedef struct MjOpField { /* a template parameter NAME is the int32 field `name` of the argument struct */
     const char *name;

@@ -12,7 +12,6 @@ name = little
 baseline = a
 config = $checkout/configs/tiny.ini
 [defaults]
-run.device = cpu
 data.train = t_train.bin
 data.held_out = t_val.bin
 train.steps = $1
