@@ -2,6 +2,7 @@
 #include "bench/bench.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,23 @@ struct MjBench {
     MjOps ops;
     MjMachine machine;
     bool measured;
+    MjBlasLt *lt; /* cuda; NULL: not there */
 };
+
+static void say(const MjBench *b, const char *line)
+{
+    if (b->options.log != NULL) b->options.log(b->options.user, line);
+}
+
+static int open_library(MjBench *b, MjError *err)
+{
+    if (strcmp(b->device->ops->kind, "cuda") != 0) return 0;
+    int rc = mj_blaslt_open(b->device, &b->lt, err);
+    if (rc != MJ_ERR_MISSING) return rc;
+    say(b, err->message);
+    mj_error_clear(err);
+    return 0;
+}
 
 int mj_bench_open(const MjBenchOptions *options, MjBench **out, MjError *err)
 {
@@ -39,6 +56,7 @@ int mj_bench_open(const MjBenchOptions *options, MjBench **out, MjError *err)
     const char *folder = getenv("MOJIT_KERNELS");
     if (folder != NULL) MJ_TRY(mj_jit_add_folder(b->jit, folder, err));
     MJ_TRY(mj_ops_open(b->device, b->jit, &b->ops, err));
+    MJ_TRY(open_library(b, err));
     *out = b;
     b = NULL;
 out:
@@ -49,6 +67,7 @@ out:
 void mj_bench_close(MjBench *b)
 {
     if (b == NULL) return;
+    mj_blaslt_close(b->lt);
     mj_jit_close(b->jit);
     mj_device_close(b->device);
     free(b);
@@ -109,7 +128,7 @@ int mj_bench_machine(MjBench *b, MjMachine *out, MjError *err)
             }
             m.copy_bytes = copy_rate(info->units);
         } else {
-            MJ_TRY(mj_bench_machine_cuda(&b->ops, b->options.seconds, &m, err));
+            MJ_TRY(mj_bench_machine_cuda(&b->ops, b->lt, b->options.seconds, &m, err));
         }
         m.openblas = mj_bench_openblas_found();
         b->machine = m;
@@ -138,6 +157,18 @@ static void rate(const MjMachine *m, bool fp8, bool cpu, MjBenchResult *r)
     r->percent_of_peak = r->flops > 0 ? 100.0 * rate / peak : (double)NAN;
 }
 
+/* What the library can't do, or does wrong, is said and is no baseline; the op's own time stands. */
+static int beside_cublaslt(MjBench *b, MjCase *c, MjBenchResult *r, MjError *err)
+{
+    int rc = mj_bench_cublaslt(b->lt, &b->ops, c, b->options.seconds, &r->library_s, r->library, sizeof r->library, err);
+    if (rc != MJ_ERR_MISSING && rc != MJ_ERR_NUMERIC) return rc;
+    say(b, err->message);
+    mj_error_clear(err);
+    r->library_s = (double)NAN;
+    r->library[0] = '\0';
+    return 0;
+}
+
 int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *out, MjError *err)
 {
     int rc = 0;
@@ -162,8 +193,9 @@ int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *ou
     rate(&machine, is_fp8(id, mj_case_args(c)), cpu, &r);
     if (id == MJ_OP_GEMM && cpu) {
         r.library_s = mj_bench_openblas(mj_case_args(c), info->units, b->options.seconds);
-        r.library = "OpenBLAS f32";
+        snprintf(r.library, sizeof r.library, "OpenBLAS f32");
     }
+    if (id == MJ_OP_GEMM && b->lt != NULL) MJ_TRY(beside_cublaslt(b, c, &r, err));
     *out = r;
 out:
     mj_case_close(c);

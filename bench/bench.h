@@ -12,6 +12,7 @@
 #include "ops/check.h"
 #include "ops/ops.h"
 #include "runtime/base/error.h"
+#include "runtime/cublaslt.h"
 
 typedef struct MjMachine { /* operations and bytes a second; NAN where not known or not measured */
     double bf16_flops;      /* cpu: bf16 dot products, all workers together. cuda: cuBLASLt's best on a large bf16 product */
@@ -19,6 +20,7 @@ typedef struct MjMachine { /* operations and bytes a second; NAN where not known
     double bf16_peak, fp8_peak; /* cuda: the data sheet's, dense, from the table of known cards */
     double copy_bytes;      /* read and written a second. cpu: 64 MiB blocks on all workers; cuda: a large copy on the card */
     bool openblas;          /* it was found */
+    int cublaslt;           /* its version, 130100 = 13.1; 0: not found, or a cpu */
 } MjMachine;
 
 typedef struct MjBenchOptions {
@@ -51,7 +53,7 @@ typedef struct MjBenchResult {
     bool sampled;              /* samples of the outputs were checked, not all elements: the shape is large */
     double reference_s;        /* the plain reference on one core; NAN when only samples were computed */
     double library_s;          /* the same product by a library on the same machine; NAN: no GEMM, or not found */
-    const char *library;       /* "OpenBLAS f32", ...; NULL: none */
+    char library[48];          /* "OpenBLAS f32", "cuBLASLt fp8 block, a call a group", ...; empty: none */
 } MjBenchResult;
 
 /* Checks, then times. A failed check is MJ_ERR_NUMERIC with the FAIL line as its message, and nothing is timed. */
@@ -62,8 +64,15 @@ int mj_bench_lookup(MjBench *b, double *ns, MjError *err) MJ_MUST_CHECK;
 
 /* Median seconds of the sgemm calls that do the arithmetic of `g` (its offsets must be readable); NAN when OpenBLAS is not
  * there or the shape is empty. Uses `threads` threads. */
-/* Rates of a cuda device into the members of MjMachine. */
-int mj_bench_machine_cuda(MjOps *ops, double seconds, MjMachine *out, MjError *err) MJ_MUST_CHECK;
+/* Rates of a cuda device into the members of MjMachine; lt may be NULL. */
+int mj_bench_machine_cuda(MjOps *ops, MjBlasLt *lt, double seconds, MjMachine *out, MjError *err) MJ_MUST_CHECK;
+
+/* cuBLASLt's product of a gemm case: median seconds of a launch (of all groups, captured into a graph) and what it was.
+ * MJ_ERR_MISSING: it has no such product. MJ_ERR_NUMERIC: its result fails the case's check. Overwrites C. */
+int mj_bench_cublaslt(MjBlasLt *lt, MjOps *ops, MjCase *c, double seconds, double *median, char *name, size_t cap,
+                      MjError *err) MJ_MUST_CHECK;
+/* Its best rates on large products of random data; values that it can't give are left. */
+int mj_bench_cublaslt_best(MjBlasLt *lt, MjOps *ops, double seconds, double *bf16, double *fp8, MjError *err) MJ_MUST_CHECK;
 
 double mj_bench_openblas(const MjGemmArgs *g, int threads, double seconds);
 bool mj_bench_openblas_found(void);

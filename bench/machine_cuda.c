@@ -39,12 +39,15 @@ out:
     return rc;
 }
 
-int mj_bench_machine_cuda(MjOps *ops, double seconds, MjMachine *out, MjError *err)
+int mj_bench_machine_cuda(MjOps *ops, MjBlasLt *lt, double seconds, MjMachine *out, MjError *err)
 {
     const MjDeviceInfo *info = ops->device->ops->info(ops->device);
     if (info->bf16_peak_flops > 0) {
         out->bf16_peak = info->bf16_peak_flops;
         if (ops->arch >= 89) out->fp8_peak = 2.0 * info->bf16_peak_flops; /* on every card in the table that has it */
     }
-    return copy_rate(ops, seconds, &out->copy_bytes, err);
+    int rc = copy_rate(ops, seconds, &out->copy_bytes, err);
+    if (rc != 0 || lt == NULL) return rc;
+    out->cublaslt = mj_blaslt_version(lt);
+    return mj_bench_cublaslt_best(lt, ops, seconds, &out->bf16_flops, &out->fp8_flops, err);
 }

@@ -17,7 +17,7 @@ const MjArgSpec mj_bench_options[] = {
     MJ_CONFIG_ARGS,
     {"mode", MJ_ARG_LIST, "MODE", "compile mode; may be repeated; default: static, dynamic and nocompile", 0, 0, 0},
     {"shape", MJ_ARG_STRING, "NAME=VALUE,...", "numbers that replace those of each op's first shape", 0, 0, 0},
-    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N", 0, 0, 0},
+    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N; default: the best that is there", 0, 0, 0},
     {"threads", MJ_ARG_INT, "N", "worker threads of the cpu; 0 = all cores", 0, 0, 4096},
     {"size", MJ_ARG_STRING, "SIZE", "which shapes: small, or large (fills a GPU); default: small on a cpu, large on cuda", 0, 0, 0},
     {"first", MJ_ARG_INT, "N", "only the first N shapes of each op", 0, 1, 1000},
@@ -54,7 +54,7 @@ static void real_or_null(MjTable *table, double value, const char *text)
 static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char *shape, const MjBenchResult *r)
 {
     const MjTiming *t = &r->time;
-    char text[48];
+    char text[80];
     mj_table_text(run->table, mj_op_name(id));
     mj_table_text(run->table, mode);
     mj_table_text(run->table, shape);
@@ -71,9 +71,9 @@ static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char 
     mj_table_text(run->table, r->sampled ? "samples" : "all");
     mj_table_real(run->table, r->reference_s / t->median_s, 1);
     mj_table_real(run->table, r->library_s * 1e6, 1);
-    snprintf(text, sizeof text, "%.2f %s", r->library_s / t->median_s, r->library != NULL ? r->library : "");
+    snprintf(text, sizeof text, "%.2f %s", r->library_s / t->median_s, r->library);
     real_or_null(run->table, r->library_s / t->median_s, text);
-    mj_table_text(run->table, r->library);
+    mj_table_text(run->table, r->library[0] != '\0' ? r->library : NULL);
 }
 
 static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *shape, MjError *err)
@@ -184,6 +184,7 @@ static int write_json(const MjBenchRun *run, const char *path, json_t *steps, Mj
     json_t *machine = run->device != NULL ? json_incref(run->device) : json_object();
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
         json_object_set_new(machine, rates[i].key, isfinite(rates[i].value) ? json_real(rates[i].value) : json_null());
+    json_object_set_new(machine, "cublaslt", m->cublaslt > 0 ? json_integer(m->cublaslt) : json_null());
     json_object_set_new(o, "schema", json_integer(2)); /* docs/performance.md */
     json_object_set_new(o, "machine", machine);
     json_object_set_new(o, "lookup_ns", json_real(run->lookup_ns));
@@ -201,12 +202,13 @@ static void say_machine(const MjBenchRun *run)
     const bool gpu = strcmp(json_string_value(json_object_get(run->device, "kind")), "cpu") != 0;
     mj_format_real(m->bf16_flops * 1e-9, 1, bf16);
     mj_format_real(m->copy_bytes * 1e-9, 1, copy);
+    mj_format_real(m->fp8_flops * 1e-9, 1, fp8);
     mj_format_real(run->lookup_ns, 1, ns);
     if (gpu) {
         printf("%s, just measured: copy %s GB/s; cuBLASLt at its best %s GFLOP/s in bf16, %s in fp8 (data sheet, bf16: %s); a repeat "
                "launch finds its kernel in %s ns\nTimes are medians by events, L2 flushed before every launch; `samples` in the "
                "column `checked`: see docs/performance.md\n\n", json_string_value(json_object_get(run->device, "name")), copy, bf16,
-               mj_format_real(m->fp8_flops * 1e-9, 1, fp8), mj_format_real(m->bf16_peak * 1e-9, 1, peak), ns);
+               fp8, mj_format_real(m->bf16_peak * 1e-9, 1, peak), ns);
     } else {
         printf("this machine, just measured: bf16 dot products %s GFLOP/s, copy %s GB/s; a repeat launch finds its kernel in %s ns\n\n",
                bf16, copy, ns);

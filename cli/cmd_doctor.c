@@ -15,6 +15,7 @@
 #include "jit/jit.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/str.h"
+#include "runtime/cublaslt.h"
 #include "runtime/cuda_api.h"
 #include "runtime/device.h"
 #include "runtime/nvml.h"
@@ -85,10 +86,20 @@ typedef struct MjLibrary {
 } MjLibrary;
 
 static const MjLibrary libraries[] = {
-    {"cublasLt", {"libcublasLt.so.13", "libcublasLt.so.12", NULL}, NULL, "no comparison with cuBLASLt in bench; nothing else"},
     {"nccl", {"libnccl.so.2", NULL}, "ncclGetVersion", "one GPU a run; several GPUs cannot talk to each other"},
     {"openblas", {"libopenblas.so.0", NULL}, NULL, "bench shows no ratio to OpenBLAS; nothing else"},
 };
+
+static void cublaslt_row(MjTable *t)
+{
+    MjError err = MJ_ERROR_INIT;
+    int version = 0;
+    char text[64];
+    const bool found = mj_blaslt_find(&version, &err) == 0;
+    snprintf(text, sizeof text, "version %d.%d", version / 10000, version % 10000 / 100);
+    row(t, "cublasLt", found, found ? text : err.message, "no cuBLASLt beside GEMMs in bench; run.dense_gemm = cublaslt does not work");
+    mj_error_clear(&err);
+}
 
 static void library_row(MjTable *t, const MjLibrary *lib)
 {
@@ -272,6 +283,7 @@ int mj_cmd_doctor(const MjArgs *args, MjError *err)
     compiler_row(t, "nvrtc", mj_compiler_nvrtc_open, "sm_90a", "no kernels can be compiled for GPUs");
     driver_row(t);
     cuda_row(t);
+    cublaslt_row(t);
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) library_row(t, &libraries[i]);
     nvml_row(t);
     gnuplot_row(t);

@@ -11,13 +11,14 @@
 #include "cli/term.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
+#include "runtime/device.h"
 #include "train/train.h"
 
 const MjArgSpec mj_warm_options[] = {
     MJ_CONFIG_ARGS,
     {"sweep", MJ_ARG_STRING, "FILE", "every run of a sweep file instead of one configuration", 0, 0, 0},
     {"mode", MJ_ARG_STRING, "MODE", "compile mode (jit.mode); with --sweep, of every run", 0, 0, 0},
-    {"target", MJ_ARG_LIST, "TARGET", "what to compile for: cpu, sm_80, sm_90a, ...; default: cpu", 0, 0, 0},
+    {"target", MJ_ARG_LIST, "TARGET", "what to compile for: cpu, sm_80, sm_90a, ...; default: what run.device is", 0, 0, 0},
     {"jobs", MJ_ARG_INT, "N", "parallel compiles; 0 = all cores", 'j', 0, 1024},
     {"dry-run", MJ_ARG_FLAG, NULL, "print the plan, compile nothing", 0, 0, 0},
     {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
@@ -113,10 +114,13 @@ out:
 
 static int warm_targets(MjWarm *w, const char *run, const MjConfig *config, MjError *err)
 {
-    static const char *const own[] = {"cpu"};
+    MjDeviceInfo device;
+    const char *const own[] = {device.target};
     const char *const *targets;
     size_t n = mj_args_list(w->args, "target", &targets);
     if (n == 0) {
+        int rc = mj_device_probe(config->run.device, NULL, &device, err);
+        if (rc != 0) return mj_error_context(err, rc, "%s: warming for run.device; --target says for what without it", run);
         targets = own;
         n = 1;
     }

@@ -11,6 +11,8 @@
 #include "cache/cache.h"
 #include "cli/term.h"
 #include "runtime/base/str.h"
+#include "runtime/cuda_api.h"
+#include "runtime/device.h"
 
 static int set_shorthand(const MjArgs *args, const char *option, const char *section, const char *key, MjConfig *config,
                          MjError *err)
@@ -21,6 +23,22 @@ static int set_shorthand(const MjArgs *args, const char *option, const char *sec
     char where[48];
     snprintf(where, sizeof where, "--%s", option);
     return mj_config_set_key(config, section, key, value, where, err);
+}
+
+/* No context is made here: a run's own process opens the device. */
+static int choose_device(MjConfig *config, MjError *err)
+{
+    MjDeviceInfo info;
+    MjError why = MJ_ERROR_INIT;
+    if (config->run.device[0] != '\0') return 0;
+    int rc = mj_device_probe(NULL, NULL, &info, err);
+    if (rc != 0) return rc;
+    snprintf(config->run.device, sizeof config->run.device, "%s", info.kind);
+    if (strcmp(info.kind, "cpu") == 0 && mj_cuda_driver_found() && mj_device_probe("cuda", NULL, &info, &why) != 0) {
+        mj_term_warn("running on the cpu (run.device = cpu says so without this line): %s", why.message);
+    }
+    mj_error_clear(&why);
+    return 0;
 }
 
 int mj_setup_config(const MjArgs *args, MjConfig *out, MjError *err)
@@ -38,6 +56,7 @@ int mj_setup_config(const MjArgs *args, MjConfig *out, MjError *err)
     MJ_TRY(set_shorthand(args, "steps", "train", "steps", &config, err));
     MJ_TRY(set_shorthand(args, "out", "run", "out", &config, err));
     MJ_TRY(mj_config_check(&config, err));
+    MJ_TRY(choose_device(&config, err));
     *out = config;
 out:
     return rc;

@@ -15,12 +15,13 @@
     {"set", MJ_ARG_LIST, "SECTION.KEY=VALUE", "one setting over those of the file; may be repeated", 0, 0, 0}
 #define MJ_TRAIN_ARGS                                                                                              \
     MJ_CONFIG_ARGS,                                                                                                \
-    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N (run.device)", 0, 0, 0},                              \
+    {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N; default: the best that is there (run.device)", 0, 0, 0},                              \
     {"steps", MJ_ARG_INT, "N", "optimizer steps (train.steps)", 0, 1, 1 << 30},                                    \
     {"profile", MJ_ARG_FLAG, NULL, "time every op and print where the time went", 0, 0, 0}
 
 /* Defaults, then the file, then --set in order, then --mode, --device, --steps and --out where the command has them.
- * Checked with mj_config_check. */
+ * Checked with mj_config_check. An empty run.device becomes the best device that is there; when that is the cpu although
+ * there is an NVIDIA driver, a warning says why. */
 int mj_setup_config(const MjArgs *args, MjConfig *out, MjError *err) MJ_MUST_CHECK;
 
 /* Opens the kernel cache of a configuration. Roots that can't be used cost a warning, never the run. */

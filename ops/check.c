@@ -342,6 +342,7 @@ double mj_case_reference_s(MjCase *c)
     return c->reference_s;
 }
 const void *mj_case_args(const MjCase *c) { return c->device_args.bytes; }
+const void *mj_case_host_args(const MjCase *c) { return c->args.bytes; }
 
 int mj_op_check(MjOps *ops, MjOpId id, const MjOpShape *shape, uint64_t seed, const char *mode, MjStr *line, MjError *err)
 {

@@ -65,7 +65,9 @@ int mj_gpu_timer_run(MjGpuTimer *t, int (*launch)(void *user, MjError *err), voi
 double mj_case_flops(const MjCase *c);
 double mj_case_bytes(const MjCase *c);        /* that must be moved at least */
 double mj_case_reference_s(MjCase *c);        /* time of the plain reference on one core; computes it if need be */
-const void *mj_case_args(const MjCase *c);    /* as launched; e.g. const MjGemmArgs * */
+const void *mj_case_args(const MjCase *c);      /* as launched; e.g. const MjGemmArgs * */
+const void *mj_case_host_args(const MjCase *c); /* the same with pointers to the inputs on the host */
+int mj_case_reset(MjCase *c, MjError *err) MJ_MUST_CHECK; /* buffers as before the first launch, synchronised */
 
 /* Opens, runs, verifies, closes one check shape. */
 int mj_op_check(MjOps *ops, MjOpId id, const MjOpShape *shape, uint64_t seed, const char *mode, MjStr *line, MjError *err) MJ_MUST_CHECK;

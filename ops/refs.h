@@ -56,7 +56,6 @@ bool mj_case_takes(const MjCase *c, int64_t unit, int64_t units);
 int64_t mj_case_next(const MjCase *c, int64_t i, int64_t n, int64_t block);
 void mj_case_want_sample(MjCase *c, int buffer, int64_t i, double value, double tolerance); /* mj_case_want_within uses it */
 void mj_case_fill_random(MjCase *c, int buffer, double size);
-int mj_case_reset(MjCase *c, MjError *err) MJ_MUST_CHECK;  /* outputs as before the first launch, synchronised */
 int mj_case_launch(MjCase *c, MjError *err) MJ_MUST_CHECK; /* one launch, not synchronised */
 
 /* Element conversions in double, written apart from the kernels' (ref_types.c). */

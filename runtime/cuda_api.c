@@ -41,6 +41,8 @@ static pthread_mutex_t g_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 typedef MjCuResult (*GetProcAddressFn)(const char *name, void **fn, int version, uint64_t flags, int *found);
 
+static const char *const driver_names[] = {"libcuda.so.1", NULL};
+
 static int load_functions(MjCuda *cu, MjError *err) {
     GetProcAddressFn get;
     void *sym = dlsym(cu->library, "cuGetProcAddress_v2");
@@ -65,10 +67,9 @@ static int load_functions(MjCuda *cu, MjError *err) {
 }
 
 static int start_driver(MjCuda *cu, MjError *err) {
-    static const char *const names[] = {"libcuda.so.1", NULL};
     char why[512];
     int count = 0, rc;
-    cu->library = mj_cuda_dlopen(names, why, sizeof why);
+    cu->library = mj_cuda_dlopen(driver_names, why, sizeof why);
     if (cu->library == NULL)
         return mj_error(err, MJ_ERR_MISSING,
                         "no NVIDIA driver: %s. Install the driver (525 or later) on a machine with an NVIDIA GPU, or use "
@@ -100,6 +101,12 @@ out:
     dlclose(cu->library);
     cu->library = NULL;
     return rc;
+}
+
+bool mj_cuda_driver_found(void) {
+    void *library = mj_cuda_dlopen(driver_names, NULL, 0);
+    if (library != NULL) dlclose(library);
+    return library != NULL;
 }
 
 int mj_cuda_get(const MjCuda **out, MjError *err) {

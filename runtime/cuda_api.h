@@ -6,6 +6,7 @@
 #ifndef MJ_RUNTIME_CUDA_API_H
 #define MJ_RUNTIME_CUDA_API_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -170,6 +171,9 @@ void *mj_cuda_dlopen(const char *const *sonames, char *why, size_t cap);
 /* Opens and initialises the driver once for the process; later calls give the same table. Thread-safe.
  * MJ_ERR_MISSING: no library, no device, or a driver too old; the message says which and what to install. */
 int mj_cuda_get(const MjCuda **out, MjError *err) MJ_MUST_CHECK;
+
+/* Whether there is a driver's library at all, of any version. Loads it like mj_cuda_get. */
+bool mj_cuda_driver_found(void);
 
 /* Fills err with "cuCall(what): NAME (n): text" and what that means for the user; returns MJ_ERR_DEVICE,
  * MJ_ERR_MEMORY or MJ_ERR_MISSING. */

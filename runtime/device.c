@@ -14,17 +14,6 @@ static const MjDeviceOps *const kinds[] = {
 };
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
-static int open_best(const MjDeviceOptions *opt, MjDevice **out, MjError *err)
-{
-    int code = MJ_ERR_MISSING;
-
-    for (int i = 0; i < N_KINDS && code == MJ_ERR_MISSING; i++) {
-        mj_error_clear(err);
-        code = kinds[i]->open(opt, out, err);
-    }
-    return code;
-}
-
 static int unknown_kind(const char *kind, MjError *err)
 {
     const char *names[N_KINDS];
@@ -35,25 +24,59 @@ static int unknown_kind(const char *kind, MjError *err)
                     near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
-int mj_device_open(const char *kind, const MjDeviceOptions *opt, MjDevice **out, MjError *err)
+/* "cuda:1" to its row and number. */
+static int find_kind(const char *kind, const MjDeviceOps **ops, int *ordinal, MjError *err)
 {
-    MjDeviceOptions local = opt ? *opt : (MjDeviceOptions){0};
-
-    if (!kind || !*kind) return open_best(&local, out, err);
-
     const char *colon = strchr(kind, ':');
     size_t len = colon ? (size_t)(colon - kind) : strlen(kind);
+
     if (colon) {
         char *end;
         long n = strtol(colon + 1, &end, 10);
         if (end == colon + 1 || *end || n < 0 || n > 4095 || strncmp(kind, "cpu", len) == 0)
             return mj_error(err, MJ_ERR_USAGE, "bad device '%s'; expected cpu, cuda or cuda:N", kind);
-        local.ordinal = (int)n;
+        *ordinal = (int)n;
     }
-    for (int i = 0; i < N_KINDS; i++)
-        if (strlen(kinds[i]->kind) == len && strncmp(kind, kinds[i]->kind, len) == 0)
-            return kinds[i]->open(&local, out, err);
+    for (int i = 0; i < N_KINDS; i++) {
+        if (strlen(kinds[i]->kind) != len || strncmp(kind, kinds[i]->kind, len) != 0) continue;
+        *ops = kinds[i];
+        return 0;
+    }
     return unknown_kind(kind, err);
+}
+
+int mj_device_open(const char *kind, const MjDeviceOptions *opt, MjDevice **out, MjError *err)
+{
+    MjDeviceOptions local = opt ? *opt : (MjDeviceOptions){0};
+    const MjDeviceOps *ops = NULL;
+    int code = MJ_ERR_MISSING;
+
+    if (kind && *kind) {
+        int rc = find_kind(kind, &ops, &local.ordinal, err);
+        return rc != 0 ? rc : ops->open(&local, out, err);
+    }
+    for (int i = 0; i < N_KINDS && code == MJ_ERR_MISSING; i++) {
+        mj_error_clear(err);
+        code = kinds[i]->open(&local, out, err);
+    }
+    return code;
+}
+
+int mj_device_probe(const char *kind, const MjDeviceOptions *opt, MjDeviceInfo *out, MjError *err)
+{
+    MjDeviceOptions local = opt ? *opt : (MjDeviceOptions){0};
+    const MjDeviceOps *ops = NULL;
+    int code = MJ_ERR_MISSING;
+
+    if (kind && *kind) {
+        int rc = find_kind(kind, &ops, &local.ordinal, err);
+        return rc != 0 ? rc : ops->probe(&local, out, err);
+    }
+    for (int i = 0; i < N_KINDS && code == MJ_ERR_MISSING; i++) {
+        mj_error_clear(err);
+        code = kinds[i]->probe(&local, out, err);
+    }
+    return code;
 }
 
 void mj_device_close(MjDevice *dev)

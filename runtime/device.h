@@ -67,6 +67,8 @@ typedef struct MjDeviceOptions {
 
 typedef struct MjDeviceOps {
     const char *kind;
+    /* What `open` would find, without a context, memory or threads: name, target, family, sizes. */
+    int (*probe)(const MjDeviceOptions *opt, MjDeviceInfo *out, MjError *err);
     int (*open)(const MjDeviceOptions *opt, MjDevice **out, MjError *err);
     void (*close)(MjDevice *dev);
     const MjDeviceInfo *(*info)(const MjDevice *dev);
@@ -109,6 +111,8 @@ extern const MjDeviceOps mj_device_cuda;
 
 /* Opens a device by kind: "cpu", "cuda", "cuda:1"; NULL = the best that is there. Unknown kinds suggest. */
 int mj_device_open(const char *kind, const MjDeviceOptions *opt, MjDevice **out, MjError *err) MJ_MUST_CHECK;
+/* What that would find, cheaply: for choosing a device or a target. */
+int mj_device_probe(const char *kind, const MjDeviceOptions *opt, MjDeviceInfo *out, MjError *err) MJ_MUST_CHECK;
 void mj_device_close(MjDevice *dev); /* NULL is fine */
 
 /* The target that this host's CPU images are compiled for, e.g. "cpu:avx512_bf16": an ISA level, so that the

@@ -378,26 +378,37 @@ static int cpu_event_elapsed(MjDevice *dev, MjEvent *from, MjEvent *to, double *
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
-static int cpu_open(const MjDeviceOptions *opt, MjDevice **out, MjError *err)
+static int describe(const MjDeviceOptions *opt, MjDeviceInfo *out, MjError *err)
 {
     int row, rc = mj_cpu_isa_select(opt ? opt->isa : NULL, &row, err);
 
     if (rc != 0) return rc;
     if (opt && (opt->threads < 0 || opt->threads > 1024))
         return mj_error(err, MJ_ERR_USAGE, "%d cpu threads; expected 1 to 1024, or 0 for all cores", opt->threads);
+    *out = (MjDeviceInfo){
+        .kind = "cpu",
+        .family = MJ_FAMILY_CPU,
+        .units = opt && opt->threads > 0 ? opt->threads : mj_pool_cores(),
+        .memory_bytes = memory_of_host(),
+        .max_shared_bytes = MAX_SHARED,
+    };
+    mj_cpu_name(out->name, sizeof out->name);
+    snprintf(out->target, sizeof out->target, "%s", mj_cpu_isas[row].target);
+    return 0;
+}
+
+static int cpu_open(const MjDeviceOptions *opt, MjDevice **out, MjError *err)
+{
+    MjDeviceInfo info;
+    int rc = describe(opt, &info, err);
+
+    if (rc != 0) return rc;
     CpuDevice *cpu = mj_xcalloc(1, sizeof *cpu);
     cpu->base.ops = &mj_device_cpu;
     pthread_mutex_init(&cpu->lock, NULL);
     cpu->pool = mj_pool_open(opt ? opt->threads : 0);
-    cpu->info = (MjDeviceInfo){
-        .kind = "cpu",
-        .family = MJ_FAMILY_CPU,
-        .units = mj_pool_threads(cpu->pool),
-        .memory_bytes = memory_of_host(),
-        .max_shared_bytes = MAX_SHARED,
-    };
-    mj_cpu_name(cpu->info.name, sizeof cpu->info.name);
-    snprintf(cpu->info.target, sizeof cpu->info.target, "%s", mj_cpu_isas[row].target);
+    cpu->info = info;
+    cpu->info.units = mj_pool_threads(cpu->pool);
     *out = &cpu->base;
     return 0;
 }
@@ -440,6 +451,7 @@ static void cpu_counters(const MjDevice *dev, MjDeviceCounters *out)
 
 const MjDeviceOps mj_device_cpu = {
     .kind = "cpu",
+    .probe = describe,
     .open = cpu_open,
     .close = cpu_close,
     .info = cpu_info,

@@ -79,16 +79,9 @@ out:
     return rc;
 }
 
-static void cuda_close(MjDevice *dev);
-
-static int cuda_open(const MjDeviceOptions *opt, MjDevice **out, MjError *err) {
-    CudaDevice *d = mj_xcalloc(1, sizeof *d);
-    const int ordinal = opt != NULL ? opt->ordinal : 0;
-    const char *sync = getenv("MOJIT_CUDA_SYNC");
+/* The driver's handle of device `ordinal`; needs no context. */
+static int find_device(CudaDevice *d, int ordinal, MjCuDevice *out, MjError *err) {
     int rc, count = 0;
-    d->base.ops = &mj_device_cuda;
-    d->device = -1;
-    d->sync_launches = sync != NULL && sync[0] != '\0' && sync[0] != '0';
     MJ_TRY(mj_cuda_get(&d->cu, err));
     CU(d, DeviceGetCount(&count), NULL);
     if (ordinal < 0 || ordinal >= count) {
@@ -96,8 +89,32 @@ static int cuda_open(const MjDeviceOptions *opt, MjDevice **out, MjError *err) {
                       count == 1 ? "is" : "are", count - 1);
         goto out;
     }
+    CU(d, DeviceGet(out, ordinal), NULL);
+out:
+    return rc;
+}
+
+static int cuda_probe(const MjDeviceOptions *opt, MjDeviceInfo *out, MjError *err) {
+    CudaDevice d = {0};
+    int rc;
+    MJ_TRY(find_device(&d, opt != NULL ? opt->ordinal : 0, &d.device, err));
+    MJ_TRY(read_info(&d, err));
+    *out = d.info;
+out:
+    return rc;
+}
+
+static void cuda_close(MjDevice *dev);
+
+static int cuda_open(const MjDeviceOptions *opt, MjDevice **out, MjError *err) {
+    CudaDevice *d = mj_xcalloc(1, sizeof *d);
+    const char *sync = getenv("MOJIT_CUDA_SYNC");
     MjCuDevice device = 0;
-    CU(d, DeviceGet(&device, ordinal), NULL);
+    int rc;
+    d->base.ops = &mj_device_cuda;
+    d->device = -1;
+    d->sync_launches = sync != NULL && sync[0] != '\0' && sync[0] != '0';
+    MJ_TRY(find_device(d, opt != NULL ? opt->ordinal : 0, &device, err));
     CU(d, DevicePrimaryCtxRetain(&d->context, device), NULL);
     d->device = device;
     MJ_TRY(mj_cuda_make_current(d, err));
@@ -129,6 +146,7 @@ static void cuda_counters(const MjDevice *dev, MjDeviceCounters *out) { *out = (
 
 const MjDeviceOps mj_device_cuda = {
     .kind = "cuda",
+    .probe = cuda_probe,
     .open = cuda_open,
     .close = cuda_close,
     .info = cuda_info,

@@ -82,7 +82,8 @@ const MjOption mj_options[] = {
     FLOAT("optimizer", "warmdown", optimizer.warmdown, "0.65", 0, 1, "", "Last fraction of the steps in which the rate falls linearly."),
     FLOAT("optimizer", "final_lr", optimizer.final_lr, "0.05", 0, 1, "", "Factor of the rate at the last step."),
 
-    TEXT("run", "device", run.device, "cpu", "Where kernels run: `cpu`, `cuda`, `cuda:<n>`."),
+    TEXT("run", "device", run.device, "",
+         "Where kernels run: `cpu`, `cuda`, `cuda:<n>`; empty = the best that is there: cuda if a GPU can be used, else cpu."),
     INT("run", "threads", run.threads, "0", 0, 4096, "", "Worker threads of the cpu device; 0 = all cores."),
     BOOL("run", "graphs", run.graphs, "true",
          "cuda: replay the launches of a step as one graph, captured once for each padded size; false launches them one by one."),

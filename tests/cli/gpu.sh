@@ -39,4 +39,18 @@ expect 0 'Comparison' sim MOJIT_SIMGPU_DEVICES=2 MOJIT_SIMGPU_USE=61 "$mojit" sw
 check 'progress shows GPU 0' grep -qE '^\| GPU 0 Simulated GPU +\| +61' sw/progress.md
 check 'progress shows GPU 1' grep -qE '^\| GPU 1 Simulated GPU +\| +62.*2\.0 GiB.*8\.0 GiB' sw/progress.md
 
+# ---- --device defaults to the best that is there
+expect 0 'Simulated GPU' sim "$mojit" bench sum --mode static --seconds 0.01 --shape count=5000 --json b.json
+check 'bench ran on the GPU' grep -q '"kind": *"cuda"' b.json
+expect 0 'sm_90a' sim "$mojit" warm --config "$checkout/configs/tiny.ini" --set data.train=t_train.bin --set data.held_out= \
+    --mode static --dry-run
+expect 0 'cpu:' env MOJIT_CUDA_LIBRARY_PATH=/nonexistent "$mojit" warm --config "$checkout/configs/tiny.ini" \
+    --set data.train=t_train.bin --set data.held_out= --mode static --dry-run
+on_cpu=(--config "$checkout/configs/tiny.ini" --set data.train=t_train.bin --set data.held_out= --mode nocompile --steps 2)
+expect 0 'done: 2 steps' env MOJIT_CUDA_LIBRARY_PATH=/nonexistent "$mojit" train "${on_cpu[@]}" --out o
+check 'no driver: not a word about GPUs' bash -c '! grep -qi "gpu\|nvidia" said'
+check 'config.ini says what was used' grep -qE '^device = cpu' o/config.ini
+expect 0 'running on the cpu .*no usable NVIDIA GPU' sim MOJIT_SIMGPU_DEVICES=0 "$mojit" train "${on_cpu[@]}"
+expect 0 'running on the cpu .*capability 7.5' sim MOJIT_SIMGPU_ARCH=sm_75 "$mojit" train "${on_cpu[@]}"
+
 finish

@@ -41,7 +41,7 @@ wait_for() {
 make_data() { # t_train.bin and t_val.bin from the checkout's own text
     "$mojit" data pack "$checkout/kernels_src" --out t >/dev/null || exit 1
     tiny=(--config "$checkout/configs/tiny.ini" --set data.train=t_train.bin --set data.held_out=t_val.bin
-        --set train.eval_tokens=2048)
+        --set train.eval_tokens=2048 --set run.device=cpu)
 }
 
 finish() {

@@ -12,6 +12,7 @@ name = little
 baseline = a
 config = $checkout/configs/tiny.ini
 [defaults]
+run.device = cpu
 data.train = t_train.bin
 data.held_out = t_val.bin
 train.steps = $1

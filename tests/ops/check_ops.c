@@ -112,7 +112,7 @@ static void say(void *user, const char *line)
 
 int main(int argc, char **argv)
 {
-    Options o = {.mode = "nocompile", .device = "cpu", .seed = 7};
+    Options o = {.mode = "nocompile", .seed = 7};
     MjError err = MJ_ERROR_INIT;
     MjDevice *device = NULL;
     MjJit *jit = NULL;

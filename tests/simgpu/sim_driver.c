@@ -76,6 +76,8 @@ typedef struct Node { /* of a graph: a launch, or a copy or memset when kernel i
     MjCuPtr dst, src; /* src: a copy */
     size_t bytes;
     unsigned char byte;
+    void (*work)(void *data); /* of a simulated library, with its own copy of the data */
+    void *data;
 } Node;
 struct MjCuGraph_ {
     Node *nodes;
@@ -443,6 +445,26 @@ static int sim_MemcpyDtoDAsync(MjCuPtr dst, MjCuPtr src, size_t bytes, MjCuStrea
     return 0;
 }
 
+/* For simulated libraries: work on device memory in stream order. `data` is copied. */
+API int sim_enqueue(MjCuStream s, void (*work)(void *data), const void *data, size_t bytes);
+API int sim_enqueue(MjCuStream s, void (*work)(void *data), const void *data, size_t bytes)
+{
+    LIVE();
+    void *copy = malloc(bytes);
+    memcpy(copy, data, bytes);
+    if (s->capture != NULL) {
+        Node *n = record(s);
+        n->work = work;
+        n->data = copy;
+        return 0;
+    }
+    open_memory(here(), true);
+    work(copy);
+    open_memory(here(), false);
+    free(copy);
+    return 0;
+}
+
 /* ---- libraries ---------------------------------------------------------------------------------------------------- */
 
 /* The size of an ELF image, which the API doesn't pass: its section headers end it. */
@@ -665,6 +687,7 @@ static int sim_GraphDestroy(MjCuGraph g)
     if (--g->users > 0) return 0;
     for (int i = 0; i < g->n; i++)
         for (int p = 0; p < SIM_MAX_PARAMS; p++) free(g->nodes[i].params[p]);
+    for (int i = 0; i < g->n; i++) free(g->nodes[i].data);
     free(g->nodes);
     free(g);
     return 0;
@@ -690,7 +713,11 @@ static int sim_GraphLaunch(MjCuGraphExec e, MjCuStream s)
     LIVE();
     for (int i = 0; i < g->n && here()->error == 0; i++) {
         Node *n = &g->nodes[i];
-        if (n->kernel == NULL) {
+        if (n->work != NULL) {
+            open_memory(here(), true);
+            n->work(n->data);
+            open_memory(here(), false);
+        } else if (n->kernel == NULL) {
             const int rc = n->src != 0 ? sim_MemcpyDtoDAsync(n->dst, n->src, n->bytes, s)
                                        : sim_MemsetD8Async(n->dst, n->byte, n->bytes, s);
             if (rc != 0) return rc;

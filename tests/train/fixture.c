@@ -44,7 +44,7 @@ void fixture_config(const Fixture *f, MjConfig *config) {
     static const char *const settings[] = {
         "model.depth=2",       "model.width=128", "model.head_dim=64",  "model.window_short=16", "moe.experts=4",
         "moe.top_k=2",         "moe.shared=1",    "moe.hidden=128",     "train.seq_len=64",      "train.batch=4",
-        "train.loss_chunk=128", "train.steps=30", "optimizer.warmup=5", "train.eval_tokens=2048",
+        "train.loss_chunk=128", "run.device=cpu", "train.steps=30", "optimizer.warmup=5", "train.eval_tokens=2048",
     };
     mj_config_defaults(config);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) fixture_set(config, settings[i]);
