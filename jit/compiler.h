@@ -29,9 +29,10 @@ typedef struct MjCompileResult {
 typedef struct MjCompiler MjCompiler;
 struct MjCompiler {
     const char *name; /* "cc" or "nvrtc" */
+    double timeout_s; /* the opener may set it: how long the compiler may take to say what it is; 0 = 10 */
     bool (*serves)(const MjCompiler *c, const char *target);
-    /* Identity down to the build ("gcc (Debian 12.2.0-14+deb12u1) 12.2.0, sha of cc1", "NVRTC 13.0.88"), and the flags
-     * used for a target; both go into the key. Static for the life of the compiler. Never a path. */
+    /* Identity down to the build, by build ids ("gcc-12 <id>, cc1 <id>, as <id>, ld <id>", "NVRTC 13.0 <id>"), and the
+     * flags used for a target; both go into the key. Static for the life of the compiler. Never a path. */
     int (*identify)(MjCompiler *c, const char *target, const char **identity, const char **flags, MjError *err);
     int (*compile)(MjCompiler *c, const MjCompileRequest *req, MjCompileResult *out, MjError *err);
     void (*close)(MjCompiler *c);

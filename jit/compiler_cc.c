@@ -1,29 +1,21 @@
-/* The host's C compiler as a child process. Owns finding it, its identity, its flags, and the private folder that a compile
- * writes to. No shell; the source goes in through a memory file; the child's process group is killed at the limit. */
+/* The host's C compiler as a child process. Owns finding it, its flags, and the private folder that a compile writes to.
+ * The source goes in through a memory file. */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <xxhash.h>
 
+#include "jit/child.h"
 #include "jit/compiler.h"
+#include "jit/identity.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/str.h"
 #include "runtime/device.h"
-
-extern char **environ;
 
 /* What may change a value's bits is fixed here: no contraction, no reassociation. -fno-trapping-math and -fno-math-errno
  * change no value; without them selects and square roots don't vectorise. */
@@ -62,24 +54,6 @@ static bool serves(const MjCompiler *c, const char *target)
     return strncmp(target, "cpu", 3) == 0;
 }
 
-/* The driver's own bytes: they hold its version and package revision and change with every build of it, and reading them
- * costs far less than asking the driver for its version. */
-static int identify_file(const char *path, char **out, MjError *err)
-{
-    char real[PATH_MAX], *bytes = NULL;
-    size_t len = 0;
-
-    if (!realpath(path, real)) return mj_error_errno(err, MJ_ERR_MISSING, errno, "cannot find the C compiler %s", path);
-    int rc = mj_fs_read(real, &bytes, &len, err);
-    if (rc != 0) return rc;
-    XXH128_hash_t h = XXH3_128bits(bytes, len);
-    free(bytes);
-    const char *slash = strrchr(real, '/');
-    *out = mj_strdup_printf("%s build %016llx%016llx", slash ? slash + 1 : real, (unsigned long long)h.high64,
-                            (unsigned long long)h.low64);
-    return 0;
-}
-
 static int identify(MjCompiler *base, const char *target, const char **identity, const char **flags, MjError *err)
 {
     CcCompiler *c = (CcCompiler *)base;
@@ -94,108 +68,12 @@ static int identify(MjCompiler *base, const char *target, const char **identity,
         snprintf(c->flags[i], sizeof c->flags[i], "%s %s", base_flags, isa);
         c->n_targets++;
     }
+    if (!c->identity) {
+        int rc = mj_identify_cc(c->path, base->timeout_s, &c->identity, err);
+        if (rc != 0) return rc;
+    }
     *identity = c->identity;
     *flags = c->flags[i];
-    return 0;
-}
-
-static int memory_file(const char *name, const char *text, size_t len)
-{
-    int fd = memfd_create(name, MFD_CLOEXEC);
-
-    for (size_t at = 0; fd >= 0 && at < len;) {
-        ssize_t n = write(fd, text + at, len - at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            close(fd);
-            return -1;
-        }
-        at += (size_t)n;
-    }
-    if (fd >= 0) (void)lseek(fd, 0, SEEK_SET);
-    return fd;
-}
-
-static char *read_log(int fd, size_t *len)
-{
-    MjStr log = MJ_STR_INIT;
-    char buf[4096];
-
-    (void)lseek(fd, 0, SEEK_SET);
-    for (ssize_t n; (n = read(fd, buf, sizeof buf)) > 0 && log.len < 1 << 20;) mj_str_append(&log, buf, (size_t)n);
-    *len = log.len;
-    if (log.len == 0) {
-        mj_str_free(&log);
-        return NULL;
-    }
-    return mj_str_take(&log);
-}
-
-/* The environment less what silently changes a compile, messages in C. */
-static char **child_environment(void)
-{
-    static const char *const drop[] = {"CPATH=", "C_INCLUDE_PATH=", "LIBRARY_PATH=", "GCC_EXEC_PREFIX=", "COMPILER_PATH=",
-                                       "LC_ALL=", "LANG=", "LANGUAGE=", "DEPENDENCIES_OUTPUT=", "SUNPRO_DEPENDENCIES="};
-    size_t n = 0, k = 0;
-
-    while (environ[n]) n++;
-    char **env = mj_xcalloc(n + 2, sizeof *env);
-    for (size_t i = 0; i < n; i++) {
-        bool keep = true;
-        for (size_t d = 0; d < sizeof drop / sizeof *drop; d++) keep &= strncmp(environ[i], drop[d], strlen(drop[d])) != 0;
-        if (keep) env[k++] = environ[i];
-    }
-    static char locale[] = "LC_ALL=C";
-    env[k] = locale;
-    return env;
-}
-
-/* Waits for the child; kills its group after timeout_s (0 = never). Returns the wait status, or -1 on a timeout. */
-static int wait_child(pid_t pid, double timeout_s)
-{
-    int status = 0;
-    bool late = false;
-
-    if (timeout_s > 0) {
-        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-        struct pollfd p = {.fd = pidfd, .events = POLLIN};
-        uint64_t until = mj_clock_ns() + (uint64_t)(timeout_s * 1e9);
-        while (pidfd >= 0) {
-            uint64_t now = mj_clock_ns();
-            late = now >= until;
-            if (late) break;
-            int left = (int)((until - now) / 1000000 < INT_MAX - 1 ? (until - now) / 1000000 + 1 : INT_MAX - 1);
-            int ready = poll(&p, 1, left);
-            if (ready > 0 || (ready < 0 && errno != EINTR)) break;
-        }
-        if (pidfd >= 0) close(pidfd);
-        if (late) kill(-pid, SIGKILL);
-    }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
-    return late ? -1 : status;
-}
-
-static int spawn_compiler(const CcCompiler *c, char **argv, int in, int log, pid_t *pid, MjError *err)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attr;
-    sigset_t none;
-
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, in, 0);
-    posix_spawn_file_actions_adddup2(&actions, log, 1);
-    posix_spawn_file_actions_adddup2(&actions, log, 2);
-    posix_spawnattr_init(&attr);
-    sigemptyset(&none);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-    posix_spawnattr_setpgroup(&attr, 0);
-    posix_spawnattr_setsigmask(&attr, &none);
-    char **env = child_environment();
-    int failed = posix_spawn(pid, c->path, &actions, &attr, argv, env);
-    free(env);
-    posix_spawnattr_destroy(&attr);
-    posix_spawn_file_actions_destroy(&actions);
-    if (failed) return mj_error_errno(err, MJ_ERR_MISSING, failed, "cannot start the C compiler %s", c->path);
     return 0;
 }
 
@@ -230,7 +108,7 @@ static int judge(const CcCompiler *c, const MjCompileRequest *req, int status, c
     char words[700];
     const char *slash = strrchr(c->path, '/'), *name = slash ? slash + 1 : c->path;
 
-    if (status == -1)
+    if (status == MJ_CHILD_LATE)
         return mj_error(err, MJ_ERR_COMPILE, "%s did not finish %s within %g s and was killed (jit.timeout)", name,
                         req->source_name, req->timeout_s);
     if (WIFSIGNALED(status))
@@ -247,7 +125,6 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     const char *identity, *flags, *tmp = getenv("TMPDIR");
     char *argv[48], *words = NULL, *folder = NULL, *image_path = NULL;
     int rc, n = 0, in = -1, log = -1;
-    pid_t pid;
     uint64_t start = mj_clock_ns();
     MjCompileResult r = {.registers = -1, .spill_bytes = -1, .stack_bytes = -1, .shared_bytes = -1};
 
@@ -271,16 +148,16 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     argv[n++] = o;
     argv[n++] = image_path;
     argv[n] = NULL;
-    in = memory_file("mojit-source", req->source, strlen(req->source));
-    log = memory_file("mojit-log", "", 0);
+    in = mj_child_file("mojit-source", req->source, strlen(req->source));
+    log = mj_child_file("mojit-log", "", 0);
     if (in < 0 || log < 0) {
         rc = mj_error_errno(err, MJ_ERR_IO, errno, "cannot make a memory file for the compiler");
         goto out;
     }
-    MJ_TRY(spawn_compiler(c, argv, in, log, &pid, err));
-    int status = wait_child(pid, req->timeout_s);
+    int status = 0;
+    MJ_TRY(mj_child_run(c->path, argv, NULL, in, log, req->timeout_s, &status, err));
     size_t log_len = 0;
-    r.log = read_log(log, &log_len);
+    r.log = mj_child_file_text(log, &log_len);
     rc = judge(c, req, status, r.log, err);
     if (rc != 0) {
         if (r.log) mj_error_set_log(err, r.log, log_len);
@@ -314,7 +191,7 @@ int mj_compiler_cc_open(MjCompiler **out, MjError *err)
 {
     static const char *const names[] = {"cc", "gcc", "clang"};
     const char *wanted = getenv("MOJIT_CC");
-    char *path = NULL, *identity = NULL;
+    char *path = NULL;
 
     if (wanted && *wanted) {
         path = find_on_path(wanted);
@@ -325,15 +202,9 @@ int mj_compiler_cc_open(MjCompiler **out, MjError *err)
         return mj_error(err, MJ_ERR_MISSING,
                         "no C compiler was found (cc, gcc or clang on the PATH, or $MOJIT_CC). Install one (apt-get install "
                         "gcc), or use --mode nocompile, which needs none");
-    int rc = identify_file(path, &identity, err);
-    if (rc != 0) {
-        free(path);
-        return rc;
-    }
     CcCompiler *c = mj_xcalloc(1, sizeof *c);
     c->base = (MjCompiler){.name = "cc", .serves = serves, .identify = identify, .compile = compile, .close = close_cc};
     c->path = path;
-    c->identity = identity;
     *out = &c->base;
     return 0;
 }

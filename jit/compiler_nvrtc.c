@@ -2,14 +2,13 @@
  * functions' types are from NVIDIA's NVRTC documentation (13.0). */
 #include <dlfcn.h>
 #include <link.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "jit/compiler.h"
+#include "jit/identity.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/str.h"
@@ -30,6 +29,7 @@ typedef struct NvrtcApi {
     int (*archs)(int *);
     int (*log_size)(NvrtcProgram, size_t *);
     int (*log)(NvrtcProgram, char *);
+    int (*set_flow_callback)(NvrtcProgram, int (*)(void *, void *), void *); /* NULL where the library has none: no limit can be kept */
 } NvrtcApi;
 
 typedef struct NvrtcCompiler {
@@ -122,6 +122,13 @@ static double thread_seconds(void)
     return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec + 1e-9 * (double)t.tv_nsec : 0.0;
 }
 
+/* Called by NVRTC while it compiles, from any thread: 1 = give up, and stay with that. */
+static int is_late(void *until, void *reserved)
+{
+    (void)reserved;
+    return mj_clock_ns() >= *(const uint64_t *)until;
+}
+
 static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResult *out, MjError *err)
 {
     NvrtcCompiler *c = (NvrtcCompiler *)base;
@@ -132,7 +139,7 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     const char *options[16];
     int n = 0, rc = 0;
     size_t log_len = 0;
-    uint64_t start = mj_clock_ns();
+    uint64_t start = mj_clock_ns(), until = start + (uint64_t)(req->timeout_s * 1e9);
     const double cpu_start = thread_seconds();
 
     snprintf(arch, sizeof arch, "--gpu-architecture=%s", req->target);
@@ -141,8 +148,14 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     for (char *at = flags, *w; (w = strsep(&at, " ")) != NULL;) options[n++] = w;
     int status = api->create(&program, req->source, req->source_name, 0, NULL, NULL);
     if (status != 0) return mj_error(err, MJ_ERR_COMPILE, "NVRTC could not take %s: %s", req->source_name, api->error_string(status));
+    if (req->timeout_s > 0 && api->set_flow_callback) (void)api->set_flow_callback(program, is_late, &until);
     status = api->compile(program, n, options);
     r.log = program_log(api, program, &log_len);
+    if (status != 0 && req->timeout_s > 0 && api->set_flow_callback && is_late(&until, NULL)) {
+        rc = mj_error(err, MJ_ERR_COMPILE, "NVRTC did not finish %s for %s within %g s and was stopped (jit.timeout)", req->source_name,
+                      req->target, req->timeout_s);
+        goto out;
+    }
     if (status != 0) {
         first_error(r.log, words, sizeof words);
         rc = mj_error(err, MJ_ERR_COMPILE, "%s does not compile for %s: %s: %s", req->source_name, req->target,
@@ -194,24 +207,21 @@ static bool load_api(void *library, NvrtcApi *api)
         memcpy(names[i].slot, &symbol, sizeof symbol);
         if (!symbol && i < REQUIRED) return false;
     }
+    void *flow = dlsym(library, "nvrtcSetFlowCallback");
+    memcpy(&api->set_flow_callback, &flow, sizeof flow);
     return true;
 }
 
-/* The version, and the build by the library's own file name (libnvrtc.so.13.0.88), without its folder. */
+/* The version, and the build id of the library. */
 static void name_build(NvrtcCompiler *c)
 {
     int major = 0, minor = 0;
     struct link_map *map = NULL;
-    char real[PATH_MAX] = "";
 
     c->api.version(&major, &minor);
-    if (dlinfo(c->library, RTLD_DI_LINKMAP, &map) != 0 || !map || !realpath(map->l_name, real)) real[0] = 0;
-    const char *slash = strrchr(real, '/');
-    struct stat st = {.st_size = 0};
-    if (real[0]) (void)!stat(real, &st);
-    /* The file's size tells builds of one version apart where its name does not carry the build. */
-    snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %.80s of %lld bytes", major, minor, slash ? slash + 1 : "",
-             (long long)st.st_size);
+    char *id = dlinfo(c->library, RTLD_DI_LINKMAP, &map) == 0 && map ? mj_build_id(map->l_name) : NULL;
+    snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %s", major, minor, id ? id : "of an unknown build");
+    free(id);
 }
 
 int mj_compiler_nvrtc_open(MjCompiler **out, MjError *err)
