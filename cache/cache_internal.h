@@ -14,6 +14,8 @@ typedef struct CacheRoot {
     bool writable;
 } CacheRoot;
 
+enum { SPOKEN_OF = 16 };
+
 typedef struct CacheStatRow {
     char mode[32], tmpl[64];
     MjCacheStats stats;
@@ -26,10 +28,12 @@ struct MjCache {
     uint64_t max_bytes;
     void (*warn)(void *user, const char *line);
     void *user;
-    pthread_mutex_t mutex; /* guards put_warned and rows */
+    pthread_mutex_t mutex; /* guards all below */
     CacheStatRow *rows;
     size_t n_rows;
     bool put_warned;
+    MjCacheKey spoken_of[SPOKEN_OF]; /* bad entries that were warned of */
+    size_t n_spoken_of;
 };
 
 void mj_cache_warn(MjCache *cache, const char *fmt, ...) MJ_PRINTF(2, 3);

@@ -226,6 +226,26 @@ out:
     return result;
 }
 
+/* Whether this bad entry has not been spoken of yet. Remembers the last few; replacing an entry starts anew. */
+static bool first_word_of(MjCache *cache, MjCacheKey key)
+{
+    bool first = true;
+
+    pthread_mutex_lock(&cache->mutex);
+    for (size_t i = 0; i < SPOKEN_OF; i++) first &= memcmp(&cache->spoken_of[i], &key, sizeof key) != 0;
+    if (first) cache->spoken_of[cache->n_spoken_of++ % SPOKEN_OF] = key;
+    pthread_mutex_unlock(&cache->mutex);
+    return first;
+}
+
+static void speak_again(MjCache *cache, MjCacheKey key)
+{
+    pthread_mutex_lock(&cache->mutex);
+    for (size_t i = 0; i < SPOKEN_OF; i++)
+        if (memcmp(&cache->spoken_of[i], &key, sizeof key) == 0) memset(&cache->spoken_of[i], 0, sizeof key);
+    pthread_mutex_unlock(&cache->mutex);
+}
+
 MjCacheResult mj_cache_get(MjCache *cache, MjCacheKey key, MjCacheEntry *out)
 {
     MjCacheResult result = MJ_CACHE_MISS;
@@ -236,7 +256,8 @@ MjCacheResult mj_cache_get(MjCache *cache, MjCacheKey key, MjCacheEntry *out)
         char *path = entry_path(&cache->roots[i], key);
         int found = mj_cache_read_file(path, &key, out, &problem);
         if (found < 0) {
-            mj_cache_warn(cache, "cache entry %s is not used: %s; it will be built again", path, problem);
+            if (first_word_of(cache, key))
+                mj_cache_warn(cache, "cache entry %s is not used: %s; it will be built again", path, problem);
             result = MJ_CACHE_CORRUPT;
         }
         free(path);
@@ -305,6 +326,7 @@ int mj_cache_put(MjCache *cache, const char *label_text, const void *image, size
     int rc = mj_fs_make_dirs(folder, 0755, &why);
 
     if (rc == 0) rc = publish(folder, path, &bytes, &why);
+    if (rc == 0) speak_again(cache, key);
     if (rc == 0) mj_cache_prune_folder(folder, cache->max_bytes / FAN_OUT, path);
     if (rc != 0) {
         pthread_mutex_lock(&cache->mutex);

@@ -103,6 +103,8 @@ void mj_jit_close(MjJit *jit)
     mj_table_free(&jit->table);
     mj_sources_free(&jit->sources);
     if (jit->compiler) jit->compiler->close(jit->compiler);
+    mj_jit_forget_labels(jit);
+    mj_error_clear(&jit->no_compiler);
     free(jit->identity);
     free(jit->flags);
     pthread_cond_destroy(&jit->changed);
@@ -117,6 +119,7 @@ int mj_jit_add_folder(MjJit *jit, const char *folder, MjError *err)
     int rc = mj_sources_add_folder(&jit->sources, folder, err);
 
     if (rc != 0) return rc;
+    mj_jit_forget_labels(jit); /* a header may have a new meaning */
     return parse_templates(jit, before, err);
 }
 

@@ -10,7 +10,7 @@
 
 #define MJ_KERNEL_ABI 1 /* of kernel_args.h and the entry points; part of every key */
 
-enum { SPEC_CAP = 2048, LOCK_WAIT_FACTOR = 1 };
+enum { SPEC_CAP = 2048 };
 
 Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound)
 {
@@ -53,12 +53,20 @@ static bool recall_identity(MjJit *jit)
     return known;
 }
 
+/* Once a run, after the first image. */
 static void remember_identity(MjJit *jit)
 {
-    char *label = alias_label(jit), *text = mj_strdup_printf("%s\n%s", jit->identity, jit->flags);
+    char *label, *text;
     MjCacheEntry entry = {.memory = NULL};
-    size_t len = strlen(text);
 
+    pthread_mutex_lock(&jit->mutex);
+    bool mine = jit->compiler && !jit->remembered;
+    if (mine) jit->remembered = true;
+    pthread_mutex_unlock(&jit->mutex);
+    if (!mine) return; /* identity and flags do not change any more once there is a compiler */
+    label = alias_label(jit);
+    text = mj_strdup_printf("%s\n%s", jit->identity, jit->flags);
+    size_t len = strlen(text);
     if (mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry) != MJ_CACHE_HIT || entry.image_bytes != len ||
         memcmp(entry.image, text, len) != 0)
         (void)mj_cache_put(jit->opt.cache, label, text, len, NULL, 0, NULL);
@@ -74,11 +82,20 @@ static int open_compiler(MjJit *jit, MjError *err)
     MjCompiler *c = NULL;
 
     if (jit->compiler) return 0;
-    rc = strncmp(jit->target, "sm_", 3) == 0 ? mj_compiler_nvrtc_open(&c, err) : mj_compiler_cc_open(&c, err);
-    if (rc != 0) return rc;
-    rc = c->identify(c, jit->target, &identity, &flags, err);
+    if (jit->no_compiler.code != 0) { /* it was looked for already */
+        mj_error_copy(err, &jit->no_compiler);
+        return jit->no_compiler.code;
+    }
+    rc = strncmp(jit->target, "sm_", 3) == 0 ? mj_compiler_nvrtc_open(&c, &jit->no_compiler)
+                                             : mj_compiler_cc_open(&c, &jit->no_compiler);
+    if (rc == 0) {
+        c->timeout_s = jit->opt.timeout_s;
+        rc = c->identify(c, jit->target, &identity, &flags, &jit->no_compiler);
+        if (rc != 0) c->close(c);
+    }
     if (rc != 0) {
-        c->close(c);
+        jit->no_compiler.code = rc;
+        mj_error_copy(err, &jit->no_compiler);
         return rc;
     }
     free(jit->identity);
@@ -90,16 +107,47 @@ static int open_compiler(MjJit *jit, MjError *err)
     return 0;
 }
 
+/* What is read of the sources is hashed once for a template. Under the mutex. */
+static const char *source_labels(MjJit *jit, const MjTemplate *tmpl)
+{
+    SourceLabels *l = jit->labels;
+
+    while (l && l->tmpl != tmpl) l = l->next;
+    if (!l) {
+        MjStr text = MJ_STR_INIT;
+        mj_template_source_labels(tmpl, &jit->sources, &text);
+        l = mj_xcalloc(1, sizeof *l);
+        *l = (SourceLabels){.tmpl = tmpl, .text = mj_str_take(&text), .next = jit->labels};
+        jit->labels = l;
+    }
+    return l->text;
+}
+
+void mj_jit_forget_labels(MjJit *jit)
+{
+    for (SourceLabels *l = jit->labels; l;) {
+        SourceLabels *next = l->next;
+        free(l->text);
+        free(l);
+        l = next;
+    }
+    jit->labels = NULL;
+}
+
 /* The labelled text of everything that decides the bytes of an image. Under the mutex. */
 static int key_text(MjJit *jit, const Image *image, char **out, MjError *err)
 {
     char spec[SPEC_CAP];
     MjStr text = MJ_STR_INIT;
 
-    if (!jit->identity && open_compiler(jit, err) != 0 && !recall_identity(jit)) return err ? err->code : MJ_ERR_MISSING;
+    if (!jit->identity) {
+        int rc = open_compiler(jit, err);
+        if (rc != 0 && !recall_identity(jit)) return rc;
+        if (rc != 0) mj_error_clear(err);
+    }
     mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
     mj_str_printf(&text, "abi: %d\ntemplate: %s\ntarget: %s\nspec: %s\n", MJ_KERNEL_ABI, image->tmpl->name, jit->target, spec);
-    mj_template_source_labels(image->tmpl, &jit->sources, &text);
+    mj_str_puts(&text, source_labels(jit, image->tmpl));
     mj_str_printf(&text, "compiler: %s\nflags: %s\n", jit->identity, jit->flags);
     *out = mj_str_take(&text);
     return 0;
@@ -129,13 +177,20 @@ int mj_jit_plan_key_text(MjJit *jit, int i, char **out, MjError *err)
     return rc;
 }
 
+/* Loads an image and finds every entry point of its template in it. */
 static int load(MjJit *jit, Image *image, const void *bytes, size_t len, MjError *err)
 {
     MjDevice *dev = jit->opt.device;
+    MjModule *module = NULL;
+    MjKernelFn *fn;
     uint64_t start = mj_clock_ns();
 
     if (!dev) return 0;
-    int rc = dev->ops->module_load(dev, bytes, len, &image->module, err);
+    int rc = dev->ops->module_load(dev, bytes, len, &module, err);
+    for (int i = 0; rc == 0 && i < image->tmpl->n_kernels; i++)
+        rc = dev->ops->module_function(module, image->tmpl->kernels[i], &fn, err);
+    if (rc == 0) image->module = module;
+    else if (module) dev->ops->module_unload(dev, module);
     pthread_mutex_lock(&jit->mutex);
     jit->counters.load_ms += (double)(mj_clock_ns() - start) * 1e-6;
     pthread_mutex_unlock(&jit->mutex);
@@ -172,26 +227,40 @@ bool mj_jit_cached(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound)
     return found;
 }
 
-/* Returns 1 when the cache had it and it is loaded, 0 on a miss, negative when it could not be loaded. */
-static int from_cache(MjJit *jit, Image *image, const char *label, MjError *err)
+/* One look into the cache. Returns 1 when it had the image and it is loaded, 0 when there is nothing of use, negative when
+ * that says nothing about the image (no memory). A bad entry and a good one whose image the device refuses are *corrupt. */
+static int from_cache(MjJit *jit, Image *image, const char *label, bool *corrupt, MjError *err)
 {
     MjCacheEntry entry = {.memory = NULL};
+    MjError why = MJ_ERROR_INIT;
     uint64_t start = mj_clock_ns();
+    int rc;
 
     if (!jit->opt.cache) return 0;
     MjCacheResult found = mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry);
     pthread_mutex_lock(&jit->mutex);
     jit->counters.load_ms += (double)(mj_clock_ns() - start) * 1e-6;
-    if (found == MJ_CACHE_HIT) jit->counters.disk_hits++;
-    if (found == MJ_CACHE_CORRUPT) jit->counters.corrupt_entries++;
     pthread_mutex_unlock(&jit->mutex);
-    if (found == MJ_CACHE_CORRUPT) count(jit, image, &(MjCacheStats){.corrupt = 1});
+    *corrupt |= found == MJ_CACHE_CORRUPT;
     if (found != MJ_CACHE_HIT) return 0;
-    count(jit, image, &(MjCacheStats){.hits = 1, .saved_s = entry.compile_s});
-    report(image, entry.log, entry.compile_s, entry.image_bytes, false);
-    int rc = load(jit, image, entry.image, entry.image_bytes, err);
+    rc = load(jit, image, entry.image, entry.image_bytes, &why);
+    if (rc == 0) {
+        report(image, entry.log, entry.compile_s, entry.image_bytes, false);
+        pthread_mutex_lock(&jit->mutex);
+        jit->counters.disk_hits++;
+        pthread_mutex_unlock(&jit->mutex);
+        count(jit, image, &(MjCacheStats){.hits = 1, .saved_s = entry.compile_s});
+    } else if (rc == MJ_ERR_DATA || rc == MJ_ERR_DEVICE) {
+        if (!*corrupt)
+            mj_jit_say(jit, "the cache's image of %s is not used: it is whole, but cannot be loaded (%s); it will be built again",
+                       image->tmpl->name, why.message);
+        *corrupt = true;
+    } else {
+        mj_error_copy(err, &why);
+    }
     mj_cache_entry_free(&entry);
-    return rc == 0 ? 1 : rc;
+    mj_error_clear(&why);
+    return rc == 0 ? 1 : rc == MJ_ERR_DATA || rc == MJ_ERR_DEVICE ? 0 : rc;
 }
 
 static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
@@ -219,22 +288,43 @@ static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
         rc = mj_error_context(err, rc, "template %s (%s)", image->tmpl->name, spec);
         goto out;
     }
-    count(jit, image, &(MjCacheStats){.compiles = 1, .misses = 1, .spent_s = result.seconds});
+    count(jit, image, &(MjCacheStats){.compiles = 1, .spent_s = result.seconds});
     const double alone = result.cpu_seconds > 0 ? result.cpu_seconds : result.seconds;
     report(image, result.log, alone, result.image_bytes, true);
     if (jit->opt.cache)
         (void)mj_cache_put(jit->opt.cache, label, result.image, result.image_bytes, result.log, alone, NULL);
     rc = load(jit, image, result.image, result.image_bytes, err);
+    if (rc != 0) rc = mj_error_context(err, rc, "template %s (%s) was compiled, but its image cannot be loaded", image->tmpl->name, spec);
 out:
     mj_compile_result_free(&result);
     free(source);
     return rc;
 }
 
+/* A look-up that the cache could not serve: it is compiled, or refused. */
+static void count_miss(MjJit *jit, const Image *image, bool corrupt)
+{
+    pthread_mutex_lock(&jit->mutex);
+    jit->counters.misses++;
+    pthread_mutex_unlock(&jit->mutex);
+    count(jit, image, &(MjCacheStats){.misses = 1, .corrupt = corrupt});
+}
+
+static int refuse_miss(const MjJit *jit, const Image *image, bool corrupt, MjError *err)
+{
+    char spec[SPEC_CAP];
+
+    mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
+    return mj_error(err, MJ_ERR_MISSING,
+                    "kernel %s %s, and jit.require_warm forbids compiling it. Warm the cache with `mojit warm` for this configuration",
+                    spec, corrupt ? "has only a bad entry in the cache (see the warning above)" : "is not in the cache");
+}
+
 /* Cache, then the key's lock, then the cache again (another process may have been faster), then the compiler. */
 static int build(MjJit *jit, Image *image, MjError *err)
 {
-    char *label = NULL, spec[SPEC_CAP];
+    char *label = NULL;
+    bool corrupt = false, locked = false;
     MjCacheLock lock = {.fd = -1};
     int rc;
 
@@ -242,40 +332,27 @@ static int build(MjJit *jit, Image *image, MjError *err)
     rc = key_text(jit, image, &label, err);
     pthread_mutex_unlock(&jit->mutex);
     if (rc != 0) return rc;
-    int found = from_cache(jit, image, label, err);
-    if (found == 0 && jit->opt.require_warm) {
-        mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
-        rc = mj_error(err, MJ_ERR_MISSING,
-                      "kernel %s is not in the cache, and jit.require_warm forbids compiling it. Warm the cache with `mojit warm` "
-                      "for this configuration",
-                      spec);
-        goto out;
+    int found = from_cache(jit, image, label, &corrupt, err);
+    if (found == 0 && jit->opt.cache && !jit->opt.require_warm) {
+        locked = mj_cache_lock(jit->opt.cache, mj_cache_key(label), jit->opt.timeout_s, &lock);
+        found = from_cache(jit, image, label, &corrupt, err);
+    }
+    if (corrupt) {
+        pthread_mutex_lock(&jit->mutex);
+        jit->counters.corrupt_entries++;
+        pthread_mutex_unlock(&jit->mutex);
     }
     if (found == 0) {
-        pthread_mutex_lock(&jit->mutex);
-        jit->counters.misses++;
-        pthread_mutex_unlock(&jit->mutex);
-        bool locked = jit->opt.cache && mj_cache_lock(jit->opt.cache, mj_cache_key(label), jit->opt.timeout_s, &lock);
-        if (locked) found = from_cache(jit, image, label, err);
-        rc = found == 0 ? compile(jit, image, label, err) : found < 0 ? found : 0;
-        if (locked) mj_cache_unlock(&lock);
+        count_miss(jit, image, corrupt);
+        rc = jit->opt.require_warm ? refuse_miss(jit, image, corrupt, err) : compile(jit, image, label, err);
     } else {
+        if (corrupt) count(jit, image, &(MjCacheStats){.corrupt = 1});
         rc = found < 0 ? found : 0;
     }
-    if (rc == 0 && jit->opt.cache && jit->compiler) {
-        pthread_mutex_lock(&jit->mutex);
-        remember_identity(jit);
-        pthread_mutex_unlock(&jit->mutex);
-    }
-out:
+    if (locked) mj_cache_unlock(&lock);
+    if (rc == 0 && jit->opt.cache) remember_identity(jit);
     free(label);
     return rc;
-}
-
-static void copy_error(MjError *to, const MjError *from)
-{
-    mj_error(to, from->code, "%s", from->message);
-    if (from->log) mj_error_set_log(to, from->log, strlen(from->log));
 }
 
 int mj_jit_ensure(MjJit *jit, Image *image, MjError *err)
@@ -289,7 +366,7 @@ int mj_jit_ensure(MjJit *jit, Image *image, MjError *err)
     if (build_it) image->state = IMAGE_BUSY;
     if (image->state == IMAGE_FAILED) {
         rc = image->error.code;
-        copy_error(err, &image->error);
+        mj_error_copy(err, &image->error);
     }
     pthread_mutex_unlock(&jit->mutex);
     if (!build_it) return rc;
@@ -297,7 +374,7 @@ int mj_jit_ensure(MjJit *jit, Image *image, MjError *err)
     pthread_mutex_lock(&jit->mutex);
     image->state = rc == 0 ? IMAGE_READY : IMAGE_FAILED;
     if (rc != 0) {
-        copy_error(err, &mine);
+        mj_error_copy(err, &mine);
         image->error = mine;
     }
     pthread_cond_broadcast(&jit->changed);

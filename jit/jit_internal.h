@@ -50,6 +50,12 @@ typedef struct Image {
     struct Image *next;
 } Image;
 
+typedef struct SourceLabels { /* of a template: hashes of all that is read of the sources */
+    const MjTemplate *tmpl;
+    char *text;
+    struct SourceLabels *next;
+} SourceLabels;
+
 /* A specialisation of one template that differs only in varying dimensions: what the budget counts. */
 typedef struct Family {
     const MjTemplate *tmpl;
@@ -102,6 +108,9 @@ struct MjJit {
     MjTemplate **templates;
     int n_templates;
     MjCompiler *compiler; /* opened at the first need */
+    MjError no_compiler;  /* why there is none */
+    SourceLabels *labels;
+    bool remembered;      /* the compiler's identity is in the cache */
     char *identity, *flags; /* what goes into keys; from the compiler, or remembered by the cache when there is none */
 
     RequestTable table;
@@ -136,6 +145,7 @@ Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound);
 bool mj_jit_cached(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound);
 /* Replaces `chosen` by the measured choice where that is to be used (jit_tuned.c). Under the mutex. */
 void mj_jit_tuned_apply(MjJit *jit, const MjRequest *asked, MjRequest *chosen);
+void mj_jit_forget_labels(MjJit *jit); /* the sources have changed, or all is over */
 /* Brings an image to READY: cache, compile, load. Called without the mutex; waits for another thread that is at it. */
 int mj_jit_ensure(MjJit *jit, Image *image, MjError *err) MJ_MUST_CHECK;
 /* The embedded generic build for a request, as a record that the caller keeps. Called without the mutex. */

@@ -72,6 +72,13 @@ void mj_error_set_log(MjError *err, const char *log, size_t len)
     err->log[len] = '\0';
 }
 
+void mj_error_copy(MjError *to, const MjError *from)
+{
+    if (!to) return;
+    mj_error(to, from->code, "%s", from->message);
+    if (from->log) mj_error_set_log(to, from->log, strlen(from->log));
+}
+
 void mj_error_clear(MjError *err)
 {
     if (!err) return;

@@ -53,6 +53,9 @@ int mj_error_context(MjError *err, int code, const char *fmt, ...) MJ_PRINTF(3, 
 /* Attaches a copy of a compiler log. */
 void mj_error_set_log(MjError *err, const char *log, size_t len);
 
+/* Makes *to (may be NULL) a copy of *from, log included. */
+void mj_error_copy(MjError *to, const MjError *from);
+
 /* Frees the log and resets to "no error". */
 void mj_error_clear(MjError *err);
 
