@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "cache/cache.h"
+#include "cache/cache_sys.h"
 #include "runtime/base/str.h"
 
 typedef struct CacheRoot {
@@ -45,17 +46,29 @@ MjStr mj_cache_entry_encode(const char *label_text, const void *image, size_t im
 int mj_cache_check_owner(const char *path, int fd, const char *what, MjError *err) MJ_MUST_CHECK;
 /* Reads and verifies one entry's file. Returns 1 = hit, 0 = no file, -1 = bad (with *problem, static storage). */
 int mj_cache_read_file(const char *path, const MjCacheKey *expect, MjCacheEntry *out, const char **problem);
-/* Removes oldest entries of one fan-out folder until it is within `share`, and stale temporaries. `keep` survives. */
-void mj_cache_prune_folder(const char *folder, uint64_t share, const char *keep);
+/* After an entry was published as `keep`: brings the first root within max_bytes again, longest unused first, by looking into
+ * few folders (cache_usage.c). Removes stale temporaries of those it looks into. */
+void mj_cache_keep_within(MjCache *cache, MjCacheKey key, const char *keep);
+
+typedef struct CacheAged { /* an entry on disk */
+    char *path;
+    struct timespec used;
+    uint64_t bytes;
+} CacheAged;
+
+typedef struct CacheAgedList {
+    CacheAged *item;
+    size_t n, cap;
+    uint64_t bytes, temporaries;
+} CacheAgedList;
+
+/* Adds one folder's entries; removes temporaries that no living process can be writing. A missing folder adds nothing. */
+void mj_cache_list_folder(CacheAgedList *list, const char *folder);
+void mj_cache_sort_aged(CacheAgedList *list); /* longest unused first */
+bool mj_cache_remove_aged(CacheAgedList *list, CacheAged *item); /* its bytes leave the list's; false: it can't be removed */
+void mj_cache_free_aged(CacheAgedList *list);
+void mj_cache_usage_forget(MjCache *cache); /* what is known of the folders' sizes, when they change behind its back */
 bool mj_cache_is_entry_name(const char *name); /* 32 hex digits and ".mj", no folder */
 void mj_cache_stats_flush(MjCache *cache);
-
-/* System calls of publishing, with failpoints around them in test builds (MJ_FAILPOINTS): the environment variable
- * MOJIT_FAILPOINT names "<before|after>:<call>:<action>", action one of kill, ENOSPC, EIO, EACCES, EINTR, short. */
-int mj_cache_sys_open(const char *path, int flags, mode_t mode);
-ssize_t mj_cache_sys_write(int fd, const void *buf, size_t n);
-int mj_cache_sys_fsync(int fd);
-int mj_cache_sys_close(int fd);
-int mj_cache_sys_rename(const char *from, const char *to);
 
 #endif

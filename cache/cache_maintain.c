@@ -1,4 +1,5 @@
 /* Looking through and thinning out a root: info, each, prune, clear. These scan; nothing here runs in a launch. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,18 +12,6 @@
 
 enum { STALE_TEMPORARY_S = 3600 };
 
-typedef struct Aged {
-    char *path;
-    struct timespec used;
-    uint64_t bytes;
-} Aged;
-
-typedef struct AgedList {
-    Aged *item;
-    size_t n, cap;
-    uint64_t bytes, temporaries;
-} AgedList;
-
 bool mj_cache_is_entry_name(const char *name)
 {
     return strlen(name) == 35 && strspn(name, "0123456789abcdef") == 32 && strcmp(name + 32, ".mj") == 0;
@@ -30,28 +19,26 @@ bool mj_cache_is_entry_name(const char *name)
 
 static int by_age(const void *a, const void *b)
 {
-    const Aged *x = a, *y = b;
+    const CacheAged *x = a, *y = b;
 
     if (x->used.tv_sec != y->used.tv_sec) return x->used.tv_sec < y->used.tv_sec ? -1 : 1;
     if (x->used.tv_nsec != y->used.tv_nsec) return x->used.tv_nsec < y->used.tv_nsec ? -1 : 1;
     return strcmp(x->path, y->path);
 }
 
-/* Adds one folder's entries; removes temporaries that no living process can be writing. */
-static int list_folder(void *user, const char *folder)
+void mj_cache_list_folder(CacheAgedList *list, const char *folder)
 {
-    AgedList *list = user;
     char **names = NULL;
     size_t n = 0;
 
-    if (mj_fs_list(folder, &names, &n, NULL) != 0) return 0; /* somebody cleared it meanwhile */
+    if (mj_cache_sys_list(folder, &names, &n) != 0) return; /* not there, or somebody cleared it meanwhile */
     for (size_t i = 0; i < n; i++) {
         struct stat st;
         char *path = mj_strdup_printf("%s/%s", folder, names[i]);
-        bool there = lstat(path, &st) == 0, temporary = strncmp(names[i], ".tmp-", 5) == 0;
+        bool there = mj_cache_sys_stat(path, &st) == 0, temporary = strncmp(names[i], ".tmp-", 5) == 0;
         if (there && temporary) {
             if (time(NULL) - st.st_mtime > STALE_TEMPORARY_S)
-                unlink(path);
+                (void)mj_cache_sys_unlink(path);
             else
                 list->temporaries++;
         }
@@ -63,41 +50,36 @@ static int list_folder(void *user, const char *folder)
             list->cap = list->cap ? list->cap * 2 : 64;
             list->item = mj_xrealloc(list->item, list->cap * sizeof *list->item);
         }
-        list->item[list->n++] = (Aged){.path = path, .used = st.st_mtim, .bytes = (uint64_t)st.st_size};
+        list->item[list->n++] = (CacheAged){.path = path, .used = st.st_mtim, .bytes = (uint64_t)st.st_size};
         list->bytes += (uint64_t)st.st_size;
     }
     mj_fs_list_free(names, n);
-    return 0;
 }
 
-static void free_list(AgedList *list)
+void mj_cache_sort_aged(CacheAgedList *list)
+{
+    if (list->n) qsort(list->item, list->n, sizeof *list->item, by_age);
+}
+
+/* A reader that has the entry open keeps its bytes: only the name goes. */
+bool mj_cache_remove_aged(CacheAgedList *list, CacheAged *item)
+{
+    if (mj_cache_sys_unlink(item->path) != 0 && errno != ENOENT) return false; /* ENOENT: another process was faster */
+    list->bytes -= item->bytes;
+    return true;
+}
+
+void mj_cache_free_aged(CacheAgedList *list)
 {
     for (size_t i = 0; i < list->n; i++) free(list->item[i].path);
     free(list->item);
+    *list = (CacheAgedList){.item = NULL};
 }
 
-/* Oldest use first. A reader that has an entry open keeps its bytes: unlink takes only the name away. */
-static void remove_oldest(AgedList *list, uint64_t limit, const char *keep, MjCacheInfo *removed)
+static int visit_aged(void *user, const char *folder)
 {
-    if (list->bytes <= limit) return;
-    qsort(list->item, list->n, sizeof *list->item, by_age);
-    for (size_t i = 0; i < list->n && list->bytes > limit; i++) {
-        Aged *item = &list->item[i];
-        if ((keep && strcmp(keep, item->path) == 0) || unlink(item->path) != 0) continue;
-        list->bytes -= item->bytes;
-        removed->entries++;
-        removed->bytes += item->bytes;
-    }
-}
-
-void mj_cache_prune_folder(const char *folder, uint64_t share, const char *keep)
-{
-    AgedList list = {.item = NULL};
-    MjCacheInfo removed = {.entries = 0};
-
-    (void)list_folder(&list, folder);
-    remove_oldest(&list, share, keep, &removed);
-    free_list(&list);
+    mj_cache_list_folder(user, folder);
+    return 0;
 }
 
 /* Calls `visit` for every fan-out folder of a root that is there. */
@@ -108,7 +90,7 @@ static int each_folder(MjCache *cache, size_t root, int (*visit)(void *user, con
     if (r->problem) return mj_error(err, MJ_ERR_IO, "%s", r->problem);
     for (unsigned i = 0; i < 256; i++) {
         char *folder = mj_cache_folder_path(r, (MjCacheKey){.bytes = {(uint8_t)i}});
-        int rc = mj_fs_is_dir(folder) ? visit(user, folder) : 0;
+        int rc = visit(user, folder);
         free(folder);
         if (rc != 0) return rc;
     }
@@ -117,11 +99,11 @@ static int each_folder(MjCache *cache, size_t root, int (*visit)(void *user, con
 
 int mj_cache_info(MjCache *cache, size_t root, MjCacheInfo *out, MjError *err)
 {
-    AgedList list = {.item = NULL};
-    int rc = each_folder(cache, root, list_folder, &list, err);
+    CacheAgedList list = {.item = NULL};
+    int rc = each_folder(cache, root, visit_aged, &list, err);
 
     if (rc == 0) *out = (MjCacheInfo){.entries = list.n, .bytes = list.bytes, .temporaries = list.temporaries};
-    free_list(&list);
+    mj_cache_free_aged(&list);
     return rc;
 }
 
@@ -137,7 +119,7 @@ static int visit_entries(void *user, const char *folder)
     size_t n = 0;
     int rc = 0;
 
-    if (mj_fs_list(folder, &names, &n, NULL) != 0) return 0;
+    if (mj_cache_sys_list(folder, &names, &n) != 0) return 0;
     for (size_t i = 0; i < n && rc == 0; i++) {
         const char *problem = NULL;
         MjCacheEntry entry = {.memory = NULL};
@@ -168,15 +150,21 @@ int mj_cache_each(MjCache *cache, size_t root,
 
 int mj_cache_prune(MjCache *cache, uint64_t max_bytes, MjCacheInfo *removed, MjError *err)
 {
-    AgedList list = {.item = NULL};
+    CacheAgedList list = {.item = NULL};
     MjCacheInfo gone = {.entries = 0};
-    int rc = each_folder(cache, 0, list_folder, &list, err);
+    int rc = each_folder(cache, 0, visit_aged, &list, err);
 
     if (rc == 0) {
-        remove_oldest(&list, max_bytes, NULL, &gone);
+        mj_cache_sort_aged(&list);
+        for (size_t i = 0; i < list.n && list.bytes > max_bytes; i++) {
+            if (!mj_cache_remove_aged(&list, &list.item[i])) continue;
+            gone.entries++;
+            gone.bytes += list.item[i].bytes;
+        }
+        if (gone.entries) mj_cache_usage_forget(cache);
         if (removed) *removed = gone;
     }
-    free_list(&list);
+    mj_cache_free_aged(&list);
     return rc;
 }
 

@@ -1,4 +1,4 @@
-/* The system calls of publishing. In test builds (MJ_FAILPOINTS) each can be made to fail, to fall short, or to kill the
+/* See cache_sys.h. In test builds (MJ_FAILPOINTS) each call of publishing can be made to fail, to fall short, or to kill the
  * process before or after it, so that every interruption can be tried. */
 #include <errno.h>
 #include <fcntl.h>
@@ -6,9 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "cache/cache_internal.h"
+#include "cache/cache_sys.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/fs.h"
 
 #ifdef MJ_FAILPOINTS
 /* Returns 1 for "fail with errno", 2 for "short", 0 to go on; kills the process when asked to. */
@@ -65,6 +69,22 @@ ssize_t mj_cache_sys_write(int fd, const void *buf, size_t n)
     return done;
 }
 
+ssize_t mj_cache_sys_read(int fd, void *buf, size_t n)
+{
+    return read(fd, buf, n);
+}
+
+int mj_cache_sys_chmod(int fd, mode_t mode)
+{
+    int rc;
+
+    do {
+        rc = failpoint("before", "chmod") == 1 ? -1 : fchmod(fd, mode);
+    } while (rc != 0 && errno == EINTR);
+    (void)failpoint("after", "chmod");
+    return rc;
+}
+
 int mj_cache_sys_fsync(int fd)
 {
     int rc;
@@ -96,4 +116,56 @@ int mj_cache_sys_rename(const char *from, const char *to)
     } while (rc != 0 && errno == EINTR);
     (void)failpoint("after", "rename");
     return rc;
+}
+
+int mj_cache_sys_unlink(const char *path)
+{
+    return unlink(path);
+}
+
+int mj_cache_sys_stat(const char *path, struct stat *st)
+{
+    return lstat(path, st);
+}
+
+int mj_cache_sys_fstat(int fd, struct stat *st)
+{
+    return fstat(fd, st);
+}
+
+int mj_cache_sys_flock(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB);
+}
+
+void mj_cache_sys_touch(int fd)
+{
+    (void)futimens(fd, NULL); /* a root that can't be written keeps its times */
+}
+
+bool mj_cache_sys_exists(const char *path)
+{
+    return mj_fs_exists(path);
+}
+
+uint64_t mj_cache_sys_now(void)
+{
+    return mj_clock_ns();
+}
+
+void mj_cache_sys_sleep(long ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+    nanosleep(&t, NULL);
+}
+
+int mj_cache_sys_make_dirs(const char *folder, MjError *err)
+{
+    return mj_fs_make_dirs(folder, 0755, err);
+}
+
+int mj_cache_sys_list(const char *folder, char ***names, size_t *n)
+{
+    return mj_fs_list(folder, names, n, NULL);
 }

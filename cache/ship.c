@@ -19,23 +19,30 @@ typedef struct Exporter {
     struct archive *archive;
     bool (*wanted)(void *user, MjCacheKey key);
     void *user;
-    MjCacheKey *seen;
-    size_t n_seen, cap;
+    size_t root; /* that is being visited */
     MjArchiveCount count;
     int rc;
     MjError *err;
 } Exporter;
 
-static bool seen_before(Exporter *x, MjCacheKey key)
+/* Whether a root before this one has given the archive that key. */
+static bool went_before(const Exporter *x, MjCacheKey key)
 {
-    for (size_t i = 0; i < x->n_seen; i++)
-        if (memcmp(x->seen[i].bytes, key.bytes, sizeof key.bytes) == 0) return true;
-    if (x->n_seen == x->cap) {
-        x->cap = x->cap ? 2 * x->cap : 64;
-        x->seen = mj_xrealloc(x->seen, x->cap * sizeof *x->seen);
+    char hex[33];
+    bool found = false;
+
+    mj_cache_key_hex(key, hex);
+    for (size_t i = 0; i < x->root && !found; i++) {
+        MjCacheEntry entry = {.memory = NULL};
+        const char *problem;
+        if (x->cache->roots[i].problem) continue;
+        char *folder = mj_cache_folder_path(&x->cache->roots[i], key), *path = mj_strdup_printf("%s/%s.mj", folder, hex);
+        found = mj_cache_read_file(path, &key, &entry, &problem) > 0;
+        mj_cache_entry_free(&entry);
+        free(path);
+        free(folder);
     }
-    x->seen[x->n_seen++] = key;
-    return false;
+    return found;
 }
 
 static int export_entry(void *user, const char *path, const MjCacheEntry *entry, const char *problem)
@@ -48,7 +55,7 @@ static int export_entry(void *user, const char *path, const MjCacheEntry *entry,
         mj_cache_warn(x->cache, "%s is left out of the archive: %s", path, problem);
         return 0;
     }
-    if ((x->wanted && !x->wanted(x->user, entry->key)) || (x->cache->n_roots > 1 && seen_before(x, entry->key))) return 0;
+    if ((x->wanted && !x->wanted(x->user, entry->key)) || went_before(x, entry->key)) return 0;
     MjStr bytes = mj_cache_entry_encode(entry->label, entry->image, entry->image_bytes, entry->log, entry->compile_s);
     struct archive_entry *e = archive_entry_new();
     mj_cache_key_hex(entry->key, name);
@@ -79,8 +86,8 @@ int mj_cache_export(MjCache *cache, const char *path, bool (*wanted)(void *user,
         rc = mj_error(err, MJ_ERR_IO, "cannot write %s: %s", temp, archive_error_string(x.archive));
         goto out;
     }
-    for (size_t i = 0; i < cache->n_roots && x.rc == 0; i++)
-        if (!cache->roots[i].problem) MJ_TRY(mj_cache_each(cache, i, export_entry, &x, err));
+    for (; x.root < cache->n_roots && x.rc == 0; x.root++)
+        if (!cache->roots[x.root].problem) MJ_TRY(mj_cache_each(cache, x.root, export_entry, &x, err));
     rc = x.rc;
     if (archive_write_close(x.archive) != ARCHIVE_OK && rc == 0)
         rc = mj_error(err, MJ_ERR_IO, "cannot finish %s: %s", temp, archive_error_string(x.archive));
@@ -92,7 +99,6 @@ out:
     archive_write_free(x.archive);
     if (rc != 0) unlink(temp);
     free(temp);
-    free(x.seen);
     return rc;
 }
 

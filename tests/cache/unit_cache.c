@@ -223,14 +223,14 @@ static void interrupted_publishing(void **state)
 {
     (void)state;
     static const char *const when[] = {"before", "after"};
-    static const char *const calls[] = {"open", "write", "fsync", "close", "rename"};
+    static const char *const calls[] = {"open", "chmod", "write", "fsync", "close", "rename"};
     static const char *const actions[] = {"kill", "ENOSPC", "EIO", "EACCES", "EINTR", "short"};
     int killed = 0, failed = 0;
 
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 72; i++) {
         char point[64];
         int status = 0;
-        snprintf(point, sizeof point, "%s:%s:%s", when[i % 2], calls[i / 2 % 5], actions[i / 10]);
+        snprintf(point, sizeof point, "%s:%s:%s", when[i % 2], calls[i / 2 % 6], actions[i / 12]);
         fresh(NULL);
         MjCache *cache = open_roots(root);
         put(cache, 1);
@@ -257,8 +257,8 @@ static void interrupted_publishing(void **state)
         assert_int_equal(get(cache, 3), MJ_CACHE_HIT);
         mj_cache_close(cache);
     }
-    assert_int_equal(killed, 10);
-    assert_true(failed >= 12); /* every call failing in each of three ways, but those whose failure is not the entry's */
+    assert_int_equal(killed, 12);
+    assert_true(failed >= 15); /* every call failing in each of three ways, but those whose failure is not the entry's */
 }
 
 static void *racer_thread(void *arg)
@@ -300,6 +300,49 @@ static void threads_share_a_cache(void **state)
     cache = open_roots(root);
     assert_int_equal(mj_cache_stats_each(cache, false, add_row, &hits, NULL), 0);
     assert_int_equal(hits, 8 * 40);
+    mj_cache_close(cache);
+}
+
+static void add_hits(void *user, const char *mode, const char *tmpl, const MjCacheStats *row)
+{
+    (void)mode;
+    (void)tmpl;
+    *(uint64_t *)user += row->hits;
+}
+
+/* Past a megabyte the rows of old runs are added up; nothing is lost, and the last run is still the last run. */
+static void statistics_are_compacted(void **state)
+{
+    (void)state;
+    char path[200], mode[32];
+    struct stat st;
+    uint64_t all = 0, last = 0, before = 0;
+    snprintf(path, sizeof path, "%s/stats", root);
+
+    for (int run = 0; run < 8; run++) {
+        MjCache *cache = open_roots(root);
+        for (int i = 0; i < 3000; i++) {
+            snprintf(mode, sizeof mode, "mode-with-a-long-name-%d", i);
+            mj_cache_count(cache, mode, "t", &(MjCacheStats){.hits = (uint64_t)run + 1});
+            before += (uint64_t)run + 1;
+        }
+        mj_cache_close(cache);
+        if (run == 0) { /* the time of a run has seconds: make the first one older */
+            char *text = NULL;
+            size_t n = 0;
+            assert_int_equal(mj_fs_read(path, &text, &n, NULL), 0);
+            for (char *at = text; *at; at = strchr(at, '\n') + 1) at[0] = '0';
+            overwrite(path, text, n);
+            free(text);
+        }
+    }
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < 1 << 20);
+    MjCache *cache = open_roots(root);
+    assert_int_equal(mj_cache_stats_each(cache, false, add_hits, &all, NULL), 0);
+    assert_int_equal(mj_cache_stats_each(cache, true, add_hits, &last, NULL), 0);
+    assert_int_equal(all, before);
+    assert_true(last > 0 && last < all);
     mj_cache_close(cache);
 }
 
@@ -403,6 +446,58 @@ static void pruning_removes_the_oldest(void **state)
     for (int i = 6; i < 10; i++) assert_int_equal(get(cache, i), MJ_CACHE_HIT);
     assert_int_equal(mj_cache_clear(cache, &removed, &err), 0);
     assert_int_equal(removed.entries, 5);
+    mj_cache_close(cache);
+}
+
+/* As if entry i was used so many seconds from now: times of use go up only. */
+static void use_at(int i, int seconds)
+{
+    char path[300];
+    struct timespec at = {.tv_sec = time(NULL) + seconds}, times[2] = {at, at};
+
+    entry_path(i, path, sizeof path);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* 60 entries into a cache for 20: in all folders together, whatever share of it one folder has. */
+static void publishing_keeps_the_limit(void **state)
+{
+    (void)state;
+    MjCache *cache = NULL;
+    MjCacheInfo info;
+    char usage[200];
+    enum { LIMIT = 20 * (IMAGE_BYTES + 200) };
+    MjCacheOptions opt = {.roots = root, .lock_dir = locks, .warn = warn, .max_bytes = LIMIT};
+
+    assert_int_equal(mj_cache_open(&opt, &cache, NULL), 0);
+    for (int i = 0; i < 60; i++) {
+        put(cache, i);
+        use_at(i, 10 * i); /* a second's difference is the least that is told apart */
+        assert_int_equal(mj_cache_info(cache, 0, &info, NULL), 0);
+        assert_true(info.bytes <= LIMIT);
+        if (i == 30) use_at(15, 10000);
+        if (i == 40) { /* what is known of the folders is lost, then damaged */
+            snprintf(usage, sizeof usage, "%s/v%d/usage", root, MJ_CACHE_FORMAT);
+            assert_int_equal(unlink(usage), 0);
+        }
+        if (i == 50) overwrite(usage, "junk that is not even as long as it should be", 45);
+    }
+    assert_true(info.entries >= 17);
+    assert_int_equal(get(cache, 15), MJ_CACHE_HIT);
+    for (int i = 45; i < 60; i++) assert_int_equal(get(cache, i), MJ_CACHE_HIT);
+    for (int i = 0; i < 30; i++)
+        if (i != 15) assert_int_equal(get(cache, i), MJ_CACHE_MISS);
+    mj_cache_close(cache);
+    opt.max_bytes = IMAGE_BYTES / 2; /* an entry larger than the limit is kept until the next one comes */
+    assert_int_equal(mj_cache_open(&opt, &cache, NULL), 0);
+    put(cache, 100);
+    assert_int_equal(get(cache, 100), MJ_CACHE_HIT);
+    put(cache, 101);
+    assert_int_equal(get(cache, 101), MJ_CACHE_HIT);
+    assert_int_equal(get(cache, 100), MJ_CACHE_MISS);
+    assert_int_equal(mj_cache_info(cache, 0, &info, NULL), 0);
+    assert_int_equal(info.entries, 1);
+    assert_int_equal(warnings, 0);
     mj_cache_close(cache);
 }
 
@@ -523,9 +618,11 @@ int main(void)
         cmocka_unit_test_setup(corruptions_are_never_loaded, fresh),
         cmocka_unit_test_setup(interrupted_publishing, fresh),
         cmocka_unit_test_setup(threads_share_a_cache, fresh),
+        cmocka_unit_test_setup(statistics_are_compacted, fresh),
         cmocka_unit_test_setup(one_build_among_processes, fresh),
         cmocka_unit_test_setup(dead_and_stopped_holders, fresh),
         cmocka_unit_test_setup(pruning_removes_the_oldest, fresh),
+        cmocka_unit_test_setup(publishing_keeps_the_limit, fresh),
         cmocka_unit_test_setup(stale_temporaries_go, fresh),
         cmocka_unit_test_setup(archives_are_all_or_nothing, fresh),
         cmocka_unit_test_setup(misses_are_explained, fresh),
