@@ -15,7 +15,7 @@ static int check_shared(const MjOpGeometry *g, const MjLaunchRecord *r, const Mj
 /* The first kernel of every backward template: head_dim / 8 threads a row. */
 static void delta_geometry(MjOpGeometry *g, const MjAttentionBwdArgs *a)
 {
-    g->block = MJ_ATTENTION_DELTA_THREADS;
+    *g = (MjOpGeometry){.block = MJ_ATTENTION_DELTA_THREADS};
     g->grid = (uint32_t)MJ_CEIL((int64_t)a->tokens * a->heads, MJ_ATTENTION_DELTA_THREADS / (a->head_dim / 8));
 }
 
@@ -32,7 +32,7 @@ static int fwd_sm80_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     const MjAttentionFwdArgs *a = args;
     const int32_t warps = tuned(r, "WARPS");
     (void)kernel;
-    g->block = 32 * (uint32_t)warps;
+    *g = (MjOpGeometry){.block = 32 * (uint32_t)warps};
     g->grid = tile_blocks(a->tokens, a->heads, MJ_ATTENTION_MMA_ROWS(warps));
     g->shared_bytes = (size_t)MJ_ATTENTION_MMA_FWD_BYTES(warps, a->head_dim);
     return check_shared(g, r, info, a->head_dim, err);
@@ -47,7 +47,7 @@ static int bwd_sm80_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
         delta_geometry(g, a);
         return 0;
     }
-    g->block = 32 * (uint32_t)warps;
+    *g = (MjOpGeometry){.block = 32 * (uint32_t)warps};
     g->grid = tile_blocks(a->tokens, a->heads, MJ_ATTENTION_MMA_ROWS(warps));
     g->shared_bytes = (size_t)(kernel == 1 ? MJ_ATTENTION_MMA_DQ_BYTES(warps, a->head_dim)
                                            : MJ_ATTENTION_MMA_DKV_BYTES(warps, a->head_dim));
@@ -84,7 +84,7 @@ static int fwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     const int32_t n = a->tokens, h = a->heads, d = a->head_dim;
     const int64_t row = (int64_t)h * d;
     (void)kernel;
-    g->block = MJ_ATTENTION_SM90_THREADS;
+    *g = (MjOpGeometry){.block = MJ_ATTENTION_SM90_THREADS};
     g->grid = persistent_blocks((int64_t)MJ_CEIL(n, MJ_ATTENTION_SM90_FWD_ROWS) * h, info);
     g->shared_bytes = (size_t)MJ_ATTENTION_SM90_FWD_BYTES(d);
     head_map(g, "q", a->q, row, n, h, d, MJ_ATTENTION_SM90_FWD_ROWS);
@@ -104,7 +104,7 @@ static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
         delta_geometry(g, a);
         return 0;
     }
-    g->block = MJ_ATTENTION_SM90_THREADS;
+    *g = (MjOpGeometry){.block = MJ_ATTENTION_SM90_THREADS};
     g->grid = persistent_blocks((int64_t)MJ_CEIL(n, 2 * step) * h, info);
     g->shared_bytes = (size_t)MJ_ATTENTION_SM90_BWD_BYTES(d);
     head_map(g, "q", a->q, row, n, h, d, step);
