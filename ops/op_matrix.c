@@ -2,6 +2,7 @@
 #include "kernels_src/attention_tile.h"
 #include "kernels_src/gemm_tile.h"
 #include "ops/gemm_sm80.h"
+#include "ops/gemm_sm90.h"
 #include "ops/op_row.h"
 #include "ops/refs.h"
 
@@ -10,6 +11,7 @@
 static const char *gemm_template(MjFamily family, int arch, const void *args)
 {
     const MjGemmArgs *a = args;
+    if (family == MJ_FAMILY_SM90A && mj_gemm_sm90_template(a) != NULL) return mj_gemm_sm90_template(a);
     if (family != MJ_FAMILY_CPU) return mj_gemm_sm80_template(arch, a);
     if (a->kmajor != 0) return NULL;
     return a->layout == MJ_GEMM_TN ? "gemm_tn_cpu" : "gemm_cpu";
@@ -18,6 +20,7 @@ static const char *gemm_template(MjFamily family, int arch, const void *args)
 /* How each cuda template is launched; a line for each file ops/gemm_*.c. */
 static const MjOpMatrix *const gemm_matrix[] = {
     &mj_gemm_sm80, &mj_gemm_tn_sm80,
+    &mj_gemm_sm90, &mj_gemm_tn_sm90,
     NULL,
 };
 

@@ -92,12 +92,38 @@ static void ref_dot(const double *a, const double *b, int64_t depth, double *sum
     *size = ((m[0] + m[1]) + (m[2] + m[3])) + ((m[4] + m[5]) + (m[6] + m[7]));
 }
 
+/* A GPU's fp8 products: what the tensor core cuts off on the way to one output, as an expected square. An instruction adds
+ * 32 products to its accumulator after cutting each of the 33 below 2^-13 of the largest; a cut is between 0 and that unit,
+ * a third of its square on average. The accumulator starts anew every 128 of K. */
+typedef struct RefCut {
+    double squares, sum, largest;
+    int64_t n;
+} RefCut;
+
+static void ref_cut_add(RefCut *c, double product)
+{
+    if (c->n % MJ_FP8_BLOCK == 0) c->sum = 0.0;
+    if (c->n % 32 == 0) c->largest = fabs(c->sum);
+    c->sum += product;
+    if (fabs(product) > c->largest) c->largest = fabs(product);
+    const double unit = c->largest * 0x1p-13;
+    if (++c->n % 32 == 0) c->squares += 33.0 / 3.0 * unit * unit;
+}
+
+static double ref_cut_square(RefCut *c) /* with zeros to the end of the last instruction */
+{
+    while (c->n % 32 != 0) ref_cut_add(c, 0.0);
+    return c->squares;
+}
+
+static bool ref_is_cut(const MjGemmArgs *g) { return g->kmajor != 0 && g->a_type != MJ_T_BF16; }
+
 int64_t mj_ref_gemm_size(const MjGemmArgs *g)
 {
     return (int64_t)(g->group == MJ_GROUP_K ? g->experts : 1) * g->m * g->n;
 }
 
-void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size)
+void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size, double *cut)
 {
     const int32_t groups = g->group == MJ_GROUP_NONE ? 1 : g->experts;
     for (int32_t e = 0; e < groups; e++) {
@@ -116,14 +142,20 @@ void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size)
                 const double before = g->epilogue == MJ_EPI_ACCUMULATE ? (double)((const float *)g->c)[at] : 0.0;
                 c[at] = before + sum;
                 size[at] = fabs(before) + bound;
+                RefCut lost = {0};
+                for (int64_t d = 0; d < depth && i < live && ref_is_cut(g); d++)
+                    ref_cut_add(&lost, o.a[i * depth + d] * o.b[j * depth + d]);
+                cut[at] = ref_cut_square(&lost);
             }
         free(o.a);
         free(o.b);
     }
 }
 
-void mj_ref_gemm_element(const MjGemmArgs *g, int64_t e, int64_t row, int64_t col, double *value, double *size)
+void mj_ref_gemm_element(const MjGemmArgs *g, int64_t e, int64_t row, int64_t col, double *value, double *size,
+                         double *cut)
 {
+    RefCut lost = {0};
     const int64_t expert = g->group == MJ_GROUP_M ? e * g->n * g->k : 0, along = g->layout == MJ_GEMM_TN ? MJ_KMAJOR_STRIDE(g->k) : g->k;
     const int64_t first = g->group == MJ_GROUP_K ? g->offset[e] : 0;
     const int64_t depth = g->group == MJ_GROUP_K ? g->count[e] : g->group == MJ_GROUP_M && row >= g->offset[e] + g->count[e] ? 0 : g->k;
@@ -136,15 +168,17 @@ void mj_ref_gemm_element(const MjGemmArgs *g, int64_t e, int64_t row, int64_t co
                          ref_scale_b(g, (int32_t)e, col, p);
         sum += a * b;
         bound += fabs(a * b);
+        if (ref_is_cut(g)) ref_cut_add(&lost, a * b);
     }
     const double before = g->epilogue == MJ_EPI_ACCUMULATE ? (double)((const float *)g->c)[at] : 0.0;
     *value = before + sum;
     *size = fabs(before) + bound;
+    *cut = ref_cut_square(&lost);
 }
 
-double mj_ref_gemm_tolerance(const MjGemmArgs *g, double value, double size)
+double mj_ref_gemm_tolerance(const MjGemmArgs *g, double value, double size, double cut)
 {
     /* f32 sums of `depth` terms, of random sign: half an ulp each, as a walk; twice that for safety. Then one rounding. */
     const double sums = 0x1p-24 * (4.0 + 2.0 * sqrt((double)g->k)) * size;
-    return 1e-30 + sums + (g->c_type == MJ_T_BF16 ? 0x1p-8 * fabs(value) : 0.0);
+    return 1e-30 + sums + 6.0 * sqrt(cut) + (g->c_type == MJ_T_BF16 ? 0x1p-8 * fabs(value) : 0.0);
 }

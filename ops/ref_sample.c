@@ -23,9 +23,9 @@ static void gemm_element(MjCase *c, const MjGemmArgs *g, int64_t e, int64_t row,
         while (e < g->experts && row >= g->offset[e + 1]) e++;
         if (e == g->experts) return mj_case_want_within(c, "c", at, 0.0, -1.0);
     }
-    double value, size;
-    mj_ref_gemm_element(g, e, row, col, &value, &size);
-    mj_case_want_within(c, "c", at, value, mj_ref_gemm_tolerance(g, value, size));
+    double value, size, cut;
+    mj_ref_gemm_element(g, e, row, col, &value, &size, &cut);
+    mj_case_want_within(c, "c", at, value, mj_ref_gemm_tolerance(g, value, size, cut));
 }
 
 /* One element in each tile, or in a random choice of them, and the corners of the first and the last. */

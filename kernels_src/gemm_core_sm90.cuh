@@ -1,0 +1,350 @@
+/* The body of Hopper's GEMM templates, gemm_sm90 (NT, NN) and gemm_tn_sm90 (TN): TMA brings tiles of A and B, wgmma
+ * multiplies them, TMA stores C. Owns the roles of the warps, the pipeline and the promotion of fp8 sums; the order of
+ * tiles is in gemm_walk_sm90.cuh, the way out in gemm_store_sm90.cuh. Reads the template's parameters by name.
+ *
+ * Block: warpgroup 0 copies, warpgroups 1 and 2 multiply TILE_M / 2 rows each. A stage is 128 bytes of K: of A (TILE_M
+ * rows) and of B (TILE_N columns), both in TMA's 128-byte swizzle; bf16 that is not stored along K lies in groups of 64
+ * rows or columns (64 deep, 128 bytes), which wgmma reads as they are.
+ *
+ * Cluster of 2: two blocks with neighbouring columns share A: each copies half of it into both.
+ *
+ * Same bits for every tile, grid and mode: one chain of wgmmas an output element, k ascending. bf16 adds up all of K in
+ * the tensor core's f32 accumulator. Its fp8 accumulator is short (about 13 bits below the largest term), so 128 of K
+ * are added up there, then multiplied by their scales and added to f32 registers.
+ */
+#ifndef MJ_GEMM_CORE_SM90_CUH
+#define MJ_GEMM_CORE_SM90_CUH
+
+#include "gemm_sm90_tile.h"
+#include "ptx.cuh"
+
+#define MJ_GEMM_FP8 (A_TYPE != MJ_T_BF16)
+#define MJ_GEMM_DEPTH (MJ_GEMM_FP8 ? 128 : 64) /* of K in a stage */
+#define MJ_GEMM_A_ACROSS (!MJ_GEMM_FP8 && LAYOUT == MJ_GEMM_TN)
+#define MJ_GEMM_B_ACROSS (!MJ_GEMM_FP8 && LAYOUT != MJ_GEMM_NT)
+#define MJ_GEMM_SUBS (TILE_M / 128) /* wgmmas of 64 rows that make a warpgroup's part of a tile */
+#define MJ_GEMM_ACCS (TILE_N / 2)   /* accumulators a thread, of 64 rows */
+#define MJ_GEMM_COLUMN_SCALES (SCALE_MODE == MJ_SCALE_BLOCK && LAYOUT == MJ_GEMM_TN)
+#define MJ_GEMM_STAGE MJ_SM90_STAGE_BYTES(TILE_M, TILE_N)
+
+/* Registers a thread, out of the 168 that each of the 384 starts with. TN's copying has column scales to find as well. */
+#define MJ_GEMM_COPY_REGISTERS (LAYOUT == MJ_GEMM_TN ? 40 : 24)
+#define MJ_GEMM_MATH_REGISTERS (LAYOUT == MJ_GEMM_TN ? 232 : 240)
+
+struct MjGemmMaps {
+    MjTensorMap a, b, c;
+};
+
+/* Shared addresses. */
+struct MjGemmShared {
+    mj_u32 tiles, chunks, scales, full, empty; /* scales: (STAGES, TILE_N) */
+    const float *scale;                        /* the same as `scales` */
+};
+
+struct MjGemmStage { /* where a role stands in the ring */
+    mj_u32 index, parity;
+};
+MJ_FN void mj_gemm_advance(MjGemmStage *s)
+{
+    if (++s->index == STAGES) {
+        s->index = 0;
+        s->parity ^= 1;
+    }
+}
+
+#include "gemm_walk_sm90.cuh"
+#include "gemm_store_sm90.cuh"
+
+/* ---- copying ------------------------------------------------------------------------------------------------------ */
+
+/* One operand of a stage: `extent` rows or columns from `at`, depth from `k`. Of A in a cluster, this block's share. */
+MJ_FN void mj_gemm_load(const MjTensorMap *map, int across, int extent, mj_u32 mask, mj_u32 dst, mj_u32 bar, int k, int at, int e)
+{
+    if (!across) {
+        if (mask != 0) mj_ptx_tma_load_3d_multicast(dst, map, bar, mask, k, at, e);
+        else mj_ptx_tma_load_3d(dst, map, bar, k, at, e);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < extent / 64; i++) {
+        if (mask != 0) mj_ptx_tma_load_3d_multicast(dst + i * 8192, map, bar, mask, at + 64 * i, k, e);
+        else mj_ptx_tma_load_3d(dst + i * 8192, map, bar, at + 64 * i, k, e);
+    }
+}
+
+/* One thread. */
+MJ_FN void mj_gemm_copy(const MjGemmArgs *args, const MjGemmMaps *maps, const MjGemmShared *s)
+{
+    MjGemmStage stage = {0, 0};
+    MjGemmWalk walk = mj_gemm_walk();
+    MjGemmTile tile;
+    const mj_u32 rank = CLUSTER > 1 ? mj_ptx_cluster_rank() : 0;
+    const int a_share = TILE_M / CLUSTER;
+
+    mj_ptx_tma_prefetch(&maps->a);
+    mj_ptx_tma_prefetch(&maps->b);
+    while (mj_gemm_next(args, &walk, &tile)) {
+#pragma unroll 1
+        for (int32_t block = 0; block < tile.blocks; block++) {
+            const mj_u32 bar = s->full + 8 * stage.index, at = s->tiles + stage.index * MJ_GEMM_STAGE;
+            const int k = tile.depth_at + block * MJ_GEMM_DEPTH;
+            if (CLUSTER > 1) mj_ptx_mbar_wait_cluster(s->empty + 8 * stage.index, stage.parity ^ 1);
+            else mj_ptx_mbar_wait(s->empty + 8 * stage.index, stage.parity ^ 1);
+            mj_ptx_mbar_arrive_expect(bar, MJ_GEMM_STAGE + (MJ_GEMM_COLUMN_SCALES ? tile.scaled_columns * 4 : 0));
+            mj_gemm_load(&maps->a, MJ_GEMM_A_ACROSS, a_share, CLUSTER > 1 ? (1u << CLUSTER) - 1 : 0,
+                         at + rank * a_share * MJ_SM90_ROW, bar, k, tile.row + (int)rank * a_share, 0);
+            mj_gemm_load(&maps->b, MJ_GEMM_B_ACROSS, TILE_N, 0, at + TILE_M * MJ_SM90_ROW, bar, k, tile.column,
+                         GROUP == MJ_GROUP_M ? tile.expert : 0);
+            if (MJ_GEMM_COLUMN_SCALES && tile.scaled_columns > 0)
+                mj_ptx_bulk_load(s->scales + stage.index * TILE_N * 4,
+                                 args->b_scale + (int64_t)(k / MJ_FP8_BLOCK) * N + tile.column, tile.scaled_columns * 4, bar);
+            mj_gemm_advance(&stage);
+        }
+    }
+}
+
+/* ---- multiplying -------------------------------------------------------------------------------------------------- */
+
+MJ_FN mj_u64 mj_gemm_desc(int across, mj_u32 at) /* along K the leading offset is not used */
+{
+    return mj_ptx_wgmma_desc(at, across ? 8192 : 16, 1024, 1);
+}
+
+/* The next 32 bytes of depth, in descriptor units of 16 bytes: along a row, or 16 rows of 128 bytes. */
+#define MJ_GEMM_STEP(across) ((across) ? 2048 / 16 : 32 / 16)
+
+MJ_FN void mj_gemm_mma(float (&d)[MJ_GEMM_ACCS], mj_u64 a, mj_u64 b, int keep)
+{
+#if A_TYPE == MJ_T_BF16
+    mj_ptx_wgmma_bf16<TILE_N, MJ_GEMM_A_ACROSS, MJ_GEMM_B_ACROSS>(d, a, b, keep);
+#elif A_TYPE == MJ_T_E4M3 && B_TYPE == MJ_T_E4M3
+    mj_ptx_wgmma_e4m3_e4m3<TILE_N>(d, a, b, keep);
+#elif A_TYPE == MJ_T_E5M2 && B_TYPE == MJ_T_E4M3
+    mj_ptx_wgmma_e5m2_e4m3<TILE_N>(d, a, b, keep);
+#elif A_TYPE == MJ_T_E4M3 && B_TYPE == MJ_T_E5M2
+    mj_ptx_wgmma_e4m3_e5m2<TILE_N>(d, a, b, keep);
+#else
+    mj_ptx_wgmma_e5m2_e5m2<TILE_N>(d, a, b, keep);
+#endif
+}
+
+/* This warp is done with a stage, in every block of the cluster whose copies it got. */
+MJ_FN void mj_gemm_release(mj_u32 empty)
+{
+#if CLUSTER > 1
+    if (mj_ptx_lane() < CLUSTER) mj_ptx_mbar_arrive_cluster(empty, mj_ptx_lane());
+#else
+    if (mj_ptx_lane() == 0) mj_ptx_mbar_arrive(empty);
+#endif
+}
+
+MJ_FN void mj_gemm_wait_full(const MjGemmShared *s, const MjGemmStage *stage)
+{
+    if (CLUSTER > 1) mj_ptx_mbar_wait_cluster(s->full + 8 * stage->index, stage->parity);
+    else mj_ptx_mbar_wait(s->full + 8 * stage->index, stage->parity);
+}
+
+#if !MJ_GEMM_FP8
+
+MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const MjGemmShared *s, MjGemmStage *stage, int group,
+                        float (&acc)[MJ_GEMM_SUBS][MJ_GEMM_ACCS])
+{
+    mj_u32 before = 0; /* the stage whose products are still being made */
+    (void)args;
+#pragma unroll 1
+    for (int32_t block = 0; block < tile->blocks; block++) {
+        const mj_u32 at = s->tiles + stage->index * MJ_GEMM_STAGE;
+        const mj_u64 a = mj_gemm_desc(MJ_GEMM_A_ACROSS, at + group * MJ_GEMM_SUBS * 8192);
+        const mj_u64 b = mj_gemm_desc(MJ_GEMM_B_ACROSS, at + TILE_M * MJ_SM90_ROW);
+        mj_gemm_wait_full(s, stage);
+        mj_ptx_wgmma_fence();
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+#pragma unroll
+            for (int sub = 0; sub < MJ_GEMM_SUBS; sub++)
+                mj_gemm_mma(acc[sub], a + sub * (8192 / 16) + step * MJ_GEMM_STEP(MJ_GEMM_A_ACROSS),
+                            b + step * MJ_GEMM_STEP(MJ_GEMM_B_ACROSS), 1);
+        mj_ptx_wgmma_commit();
+        mj_ptx_wgmma_wait<1>();
+        if (block > 0) mj_gemm_release(s->empty + 8 * before);
+        before = stage->index;
+        mj_gemm_advance(stage);
+    }
+    mj_ptx_wgmma_wait<0>();
+#pragma unroll
+    for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) mj_ptx_wgmma_pin(acc[sub]);
+    if (tile->blocks > 0) mj_gemm_release(s->empty + 8 * before);
+}
+
+#else
+
+/* The scales of one 128 of K for a thread's rows and columns, and where those of the next lie. */
+struct MjGemmScales {
+    int32_t a, b; /* offsets: two registers less than pointers */
+    float row[2 * MJ_GEMM_SUBS];
+    float column[2]; /* NT, NN: of the tile's first block of 128 columns and of the second, if it has one */
+};
+
+#define MJ_GEMM_SCALES_WIDE ((N + MJ_FP8_BLOCK - 1) / MJ_FP8_BLOCK)
+#define MJ_GEMM_SCALES_DEEP ((K + MJ_FP8_BLOCK - 1) / MJ_FP8_BLOCK)
+
+MJ_FN MjGemmScales mj_gemm_scales_at(const MjGemmArgs *args, const MjGemmTile *tile, int32_t first_row)
+{
+    MjGemmScales x = {};
+    const int32_t at = tile->depth_at / MJ_FP8_BLOCK, j = tile->column / MJ_FP8_BLOCK;
+    x.a = at * M + first_row;
+    if (LAYOUT != MJ_GEMM_TN)
+        x.b = tile->expert * MJ_GEMM_SCALES_WIDE * MJ_GEMM_SCALES_DEEP +
+              (j < MJ_GEMM_SCALES_WIDE ? j : 0) * (LAYOUT == MJ_GEMM_NT ? MJ_GEMM_SCALES_DEEP : 1);
+    return x;
+}
+
+MJ_FN void mj_gemm_scales_load(const MjGemmArgs *args, const MjGemmTile *tile, int32_t first_row, MjGemmScales *x)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * MJ_GEMM_SUBS; i++) {
+        const int32_t down = 64 * (i / 2) + 8 * (i % 2);
+        x->row[i] = first_row + down < M ? args->a_scale[x->a + down] : 0.0f;
+    }
+    x->a += M;
+    if (LAYOUT == MJ_GEMM_TN) return;
+    x->column[0] = args->b_scale[x->b];
+    if (TILE_N > MJ_FP8_BLOCK)
+        x->column[1] = tile->column / MJ_FP8_BLOCK + 1 < MJ_GEMM_SCALES_WIDE ? args->b_scale[x->b + (LAYOUT == MJ_GEMM_NT ? MJ_GEMM_SCALES_DEEP : 1)] : 0.0f;
+    x->b += LAYOUT == MJ_GEMM_NT ? 1 : MJ_GEMM_SCALES_WIDE;
+}
+
+/* acc += part, times the scales. `columns`: TN's, of this thread's first columns. One block of columns: its scale is in
+ * `row` already. */
+MJ_FN void mj_gemm_promote(float (&acc)[MJ_GEMM_ACCS], const float (&part)[MJ_GEMM_ACCS], const MjGemmScales *x, int sub,
+                           int32_t first_block, const float *columns)
+{
+#pragma unroll
+    for (int j = 0; j < TILE_N / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float row = x->row[2 * sub + i / 2];
+            if (SCALE_MODE != MJ_SCALE_BLOCK) acc[4 * j + i] += part[4 * j + i];
+            else if (LAYOUT == MJ_GEMM_TN) acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * columns[8 * j + i % 2], acc[4 * j + i]);
+            else if (TILE_N <= MJ_FP8_BLOCK) acc[4 * j + i] = mj_fmaf(part[4 * j + i], row, acc[4 * j + i]);
+            else acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * x->column[8 * j >= first_block], acc[4 * j + i]);
+        }
+}
+
+MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const MjGemmShared *s, MjGemmStage *stage, int group,
+                        float (&acc)[MJ_GEMM_SUBS][MJ_GEMM_ACCS])
+{
+    const int32_t first_row = tile->row + group * (TILE_M / 2) + mj_gemm_fragment_row();
+    const int32_t first_block = TILE_N <= MJ_FP8_BLOCK ? TILE_N : MJ_FP8_BLOCK - tile->column % MJ_FP8_BLOCK;
+    MjGemmScales next, now;
+    float part[MJ_GEMM_ACCS];
+
+    if (SCALE_MODE == MJ_SCALE_BLOCK) next = mj_gemm_scales_at(args, tile, first_row);
+    if (SCALE_MODE == MJ_SCALE_BLOCK && tile->blocks > 0) mj_gemm_scales_load(args, tile, first_row, &next);
+#pragma unroll 1
+    for (int32_t block = 0; block < tile->blocks; block++) {
+        const mj_u32 at = s->tiles + stage->index * MJ_GEMM_STAGE;
+        const mj_u64 a = mj_gemm_desc(0, at + group * MJ_GEMM_SUBS * 8192), b = mj_gemm_desc(0, at + TILE_M * MJ_SM90_ROW);
+        const float *columns = s->scale + stage->index * TILE_N + 2 * (mj_ptx_lane() % 4);
+        now = next;
+        if (LAYOUT != MJ_GEMM_TN && TILE_N <= MJ_FP8_BLOCK) /* one scale for all columns: a register less than two */
+#pragma unroll
+            for (int i = 0; i < 2 * MJ_GEMM_SUBS; i++) now.row[i] *= now.column[0];
+        if (SCALE_MODE == MJ_SCALE_BLOCK && block + 1 < tile->blocks) mj_gemm_scales_load(args, tile, first_row, &next);
+        mj_gemm_wait_full(s, stage);
+#pragma unroll
+        for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
+            mj_ptx_wgmma_fence();
+#pragma unroll
+            for (int step = 0; step < 4; step++)
+                mj_gemm_mma(part, a + sub * (8192 / 16) + step * MJ_GEMM_STEP(0), b + step * MJ_GEMM_STEP(0), step > 0);
+            mj_ptx_wgmma_commit();
+            mj_ptx_wgmma_wait<0>();
+            mj_ptx_wgmma_pin(part);
+            if (sub == MJ_GEMM_SUBS - 1 && !MJ_GEMM_COLUMN_SCALES) mj_gemm_release(s->empty + 8 * stage->index);
+            mj_gemm_promote(acc[sub], part, &now, sub, first_block, columns);
+        }
+        if (MJ_GEMM_COLUMN_SCALES) {
+            __syncwarp();
+            mj_gemm_release(s->empty + 8 * stage->index);
+        }
+        mj_gemm_advance(stage);
+    }
+}
+
+#endif
+
+/* One warpgroup. Where its rows are past the tile's group, stages only pass by. */
+MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, const MjGemmShared *s, int group)
+{
+    MjGemmStage stage = {0, 0};
+    MjGemmWalk walk = mj_gemm_walk();
+    MjGemmTile tile;
+    float product = 1.0f;
+
+    if (SCALE_MODE == MJ_SCALE_TENSOR) product = args->a_scale[0] * args->b_scale[0];
+    while (mj_gemm_next(args, &walk, &tile)) {
+        float acc[MJ_GEMM_SUBS][MJ_GEMM_ACCS];
+        const int32_t row = tile.row + group * (TILE_M / 2);
+        if (row >= tile.row_end) {
+#pragma unroll 1
+            for (int32_t block = 0; block < tile.blocks; block++) {
+                mj_gemm_wait_full(s, &stage);
+                __syncwarp();
+                mj_gemm_release(s->empty + 8 * stage.index);
+                mj_gemm_advance(&stage);
+            }
+            continue;
+        }
+#pragma unroll
+        for (int sub = 0; sub < MJ_GEMM_SUBS; sub++)
+#pragma unroll
+            for (int i = 0; i < MJ_GEMM_ACCS; i++) acc[sub][i] = 0.0f;
+        mj_gemm_tile(args, &tile, s, &stage, group, acc);
+#pragma unroll
+        for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
+            if (SCALE_MODE == MJ_SCALE_TENSOR)
+#pragma unroll
+                for (int i = 0; i < MJ_GEMM_ACCS; i++) acc[sub][i] *= product;
+            mj_gemm_store(s, &maps->c, acc[sub], sub, group, tile.column, row, GROUP == MJ_GROUP_K ? tile.expert : 0);
+        }
+    }
+    mj_gemm_store_close();
+}
+
+MJ_FN void mj_gemm_block(const MjGemmArgs *args, const MjGemmMaps *maps)
+{
+    const int group = (int)threadIdx.x / 128;
+    MjGemmShared s;
+    s.tiles = mj_ptx_shared(mj_dynamic_shared);
+    s.chunks = s.tiles + MJ_SM90_CHUNKS_AT(TILE_M, TILE_N, STAGES);
+    s.scales = s.tiles + MJ_SM90_SCALES_AT(TILE_M, TILE_N, STAGES, CHUNKS);
+    s.scale = (const float *)(mj_dynamic_shared + MJ_SM90_SCALES_AT(TILE_M, TILE_N, STAGES, CHUNKS));
+    s.full = s.tiles + MJ_SM90_BARRIERS_AT(TILE_M, TILE_N, STAGES, CHUNKS, MJ_GEMM_COLUMN_SCALES);
+    s.empty = s.full + 8 * STAGES;
+    if (threadIdx.x == 0) {
+        if ((s.tiles & 1023) != 0) mj_ptx_trap(); /* the swizzle counts from multiples of 1024 */
+        for (int i = 0; i < STAGES; i++) {
+            mj_ptx_mbar_init(s.full + 8 * i, 1);
+            mj_ptx_mbar_init(s.empty + 8 * i, 8 * CLUSTER);
+        }
+        mj_ptx_fence_mbar_init();
+    }
+    if (MJ_GEMM_COLUMN_SCALES) { /* columns past N are read, though never stored */
+        MJ_FOR_THREADS(i, STAGES * TILE_N) ((float *)s.scale)[i] = 0.0f;
+        mj_ptx_fence_async();
+    }
+    if (CLUSTER > 1) mj_ptx_cluster_sync();
+    else __syncthreads();
+    if (group == 0) {
+        mj_ptx_setmaxnreg_dec<MJ_GEMM_COPY_REGISTERS>();
+        if (threadIdx.x == 0) mj_gemm_copy(args, maps, &s);
+        __syncwarp();
+    } else {
+        mj_ptx_setmaxnreg_inc<MJ_GEMM_MATH_REGISTERS>();
+        mj_gemm_multiply(args, maps, &s, group - 1);
+    }
+    if (CLUSTER > 1) mj_ptx_cluster_sync(); /* no block leaves while another still writes into it */
+}
+
+#endif

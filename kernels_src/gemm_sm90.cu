@@ -1,0 +1,49 @@
+// mj:template gemm_sm90
+// mj:doc GEMM with activations on the left for Hopper: C = A B^T (forward) and C = A B (dgrad), dense or grouped by expert.
+// mj:family sm_90a
+// mj:kernel gemm_sm90
+// mj:args MjGemmArgs
+// mj:param M varying min:1
+// mj:param N fixed multiple:8 min:8
+// mj:param K fixed multiple:8 min:8
+// mj:param EXPERTS fixed min:1
+// mj:param LAYOUT variant values:0,1
+// mj:param GROUP variant values:0,1
+// mj:param A_TYPE variant values:0,1,2
+// mj:param B_TYPE variant values:0,1,2
+// mj:param C_TYPE variant values:0,3
+// mj:param SCALE_MODE variant values:0,1,2
+// mj:param EPILOGUE variant values:0,1
+// mj:param TILE_M tuning default:256 values:128,256
+// mj:param TILE_N tuning default:128 values:64,128,192,256
+// mj:param STAGES tuning default:4 values:3,4,5,6
+// mj:param CHUNKS tuning default:2 min:1 max:4
+// mj:param CLUSTER tuning default:2 values:1,2
+// mj:param BAND tuning default:8 min:1 max:64
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=0 SCALE_MODE=0 EPILOGUE=0
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=0
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=1
+// mj:generic LAYOUT=0 GROUP=1 A_TYPE=0 B_TYPE=0 C_TYPE=0 SCALE_MODE=0 EPILOGUE=0
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=0 SCALE_MODE=1 EPILOGUE=0
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=0 SCALE_MODE=2 EPILOGUE=0
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=1 EPILOGUE=1
+// mj:generic LAYOUT=0 GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1
+// mj:generic LAYOUT=0 GROUP=1 A_TYPE=1 B_TYPE=1 C_TYPE=0 SCALE_MODE=1 EPILOGUE=0
+// mj:generic LAYOUT=0 GROUP=1 A_TYPE=1 B_TYPE=1 C_TYPE=0 SCALE_MODE=2 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=0 SCALE_MODE=0 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=1 A_TYPE=0 B_TYPE=0 C_TYPE=0 SCALE_MODE=0 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=0 A_TYPE=2 B_TYPE=1 C_TYPE=0 SCALE_MODE=1 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=0 SCALE_MODE=2 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=0 A_TYPE=2 B_TYPE=1 C_TYPE=3 SCALE_MODE=1 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=1 A_TYPE=2 B_TYPE=1 C_TYPE=0 SCALE_MODE=1 EPILOGUE=0
+// mj:generic LAYOUT=1 GROUP=1 A_TYPE=1 B_TYPE=1 C_TYPE=0 SCALE_MODE=2 EPILOGUE=0
+
+#include "gemm_core_sm90.cuh"
+
+extern "C" __global__ void __launch_bounds__(MJ_SM90_THREADS, 1)
+    gemm_sm90(const __grid_constant__ MjGemmArgs args, const __grid_constant__ MjGemmMaps maps)
+{
+    mj_gemm_block(&args, &maps);
+}
