@@ -67,6 +67,7 @@ static int write_generic(const char *dir, const MjSources *s, const MjTemplate *
     for (int g = 0; g < t->n_generic && rc == 0; g++) {
         int32_t bound[MJ_MAX_PARAMS];
         char *text = NULL, suffix[64];
+        if (!(t->generic_families[g] & 1u << MJ_FAMILY_CPU)) continue;
         mj_template_generic_values(t, g, bound);
         snprintf(suffix, sizeof suffix, "_%d_%s", g, isa);
         rc = mj_template_expand(t, s, bound, suffix, &text, err);

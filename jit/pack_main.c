@@ -134,6 +134,7 @@ static void list_jobs(Packer *p, const char *only)
             if (!(t->families >> mj_target_family(p->targets[k]) & 1) || !listed(only, t->name)) continue;
             p->jobs = mj_xrealloc(p->jobs, (size_t)(p->n_jobs + t->n_generic) * sizeof *p->jobs);
             for (int g = 0; g < t->n_generic; g++) {
+                if (!(t->generic_families[g] >> mj_target_family(p->targets[k]) & 1)) continue;
                 Job *job = &p->jobs[p->n_jobs++];
                 *job = (Job){.tmpl = t, .target = p->targets[k]};
                 mj_template_generic_values(t, g, job->values);

@@ -116,20 +116,34 @@ static int parse_param(Parser *p, char *rest)
     return 0;
 }
 
+static int parse_family(Parser *p, const char *word, unsigned *families)
+{
+    size_t i = 0, n = sizeof family_names / sizeof *family_names;
+    while (i < n && strcmp(family_names[i].name, word) != 0) i++;
+    if (i == n) return FAIL(p, "unknown family \"%s\" (cpu, cuda, sm_80, sm_90a, sm_100)", word);
+    *families |= family_names[i].families;
+    return 0;
+}
+
 static int parse_generic(Parser *p, char *rest)
 {
     MjTemplate *t = p->t;
+    unsigned families = 0;
 
     if (t->n_generic == p->generic_capacity) {
         p->generic_capacity = p->generic_capacity ? 2 * p->generic_capacity : 8;
         t->generic = mj_xrealloc(t->generic, (size_t)p->generic_capacity * sizeof *t->generic);
+        t->generic_families = mj_xrealloc(t->generic_families, (size_t)p->generic_capacity * sizeof *t->generic_families);
     }
     int32_t *row = t->generic[t->n_generic];
     for (int i = 0; i < MJ_MAX_PARAMS; i++) row[i] = MJ_UNBOUND;
     for (char *word; (word = strsep(&rest, " ")) != NULL;) {
         char *eq = strchr(word, '=');
         if (!*word) continue;
-        if (!eq) return FAIL(p, "expected NAME=value, found \"%s\"", word);
+        if (!eq) {
+            if (parse_family(p, word, &families) != 0) return MJ_ERR_DATA;
+            continue;
+        }
         *eq = 0;
         int i = mj_template_param(t, word);
         if (i < 0 || t->params[i].kind < MJ_PARAM_VARIANT)
@@ -139,19 +153,14 @@ static int parse_generic(Parser *p, char *rest)
     for (int i = 0; i < t->n_params; i++)
         if (t->params[i].kind == MJ_PARAM_VARIANT && row[i] == MJ_UNBOUND)
             return FAIL(p, "mj:generic leaves out variant %s", t->params[i].name);
-    t->n_generic++;
+    t->generic_families[t->n_generic++] = families != 0 ? families : ~0u;
     return 0;
 }
 
 static int parse_families(Parser *p, char *rest)
 {
-    for (char *word; (word = strsep(&rest, " ")) != NULL;) {
-        size_t i = 0, n = sizeof family_names / sizeof *family_names;
-        if (!*word) continue;
-        while (i < n && strcmp(family_names[i].name, word) != 0) i++;
-        if (i == n) return FAIL(p, "unknown family \"%s\" (cpu, cuda, sm_80, sm_90a, sm_100)", word);
-        p->t->families |= family_names[i].families;
-    }
+    for (char *word; (word = strsep(&rest, " ")) != NULL;)
+        if (*word && parse_family(p, word, &p->t->families) != 0) return MJ_ERR_DATA;
     return 0;
 }
 
@@ -196,8 +205,10 @@ static void cross_product(MjTemplate *t)
     for (int i = 0; i < t->n_params; i++)
         if (t->params[i].kind == MJ_PARAM_VARIANT) total *= t->params[i].n_values;
     t->generic = mj_xcalloc((size_t)total, sizeof *t->generic);
+    t->generic_families = mj_xmalloc((size_t)total * sizeof *t->generic_families);
     for (int row = 0; row < total; row++) {
         int rest = row;
+        t->generic_families[row] = ~0u;
         for (int i = 0; i < MJ_MAX_PARAMS; i++) {
             t->generic[row][i] = MJ_UNBOUND;
             if (i >= t->n_params || t->params[i].kind != MJ_PARAM_VARIANT) continue;
@@ -256,6 +267,7 @@ void mj_template_free(MjTemplate *t)
     free(t->doc);
     free(t->source);
     free(t->generic);
+    free(t->generic_families);
     free(t);
 }
 

@@ -14,7 +14,8 @@
  *   // mj:param TILE_M tuning default:128 values:64,128,256
  *   // mj:generic A_TYPE=0             variant combination for which a generic build is embedded (repeatable;
  *                                      none = the whole cross product); may also name tuning values, so that
- *                                      nocompile has tiles to choose from: A_TYPE=0 TILE_M=64
+ *                                      nocompile has tiles to choose from: A_TYPE=0 TILE_M=64; and the families
+ *                                      that it is for, where not all: cuda A_TYPE=1
  *
  * fixed: known for a run. varying: may change from step to step. Both are read by name in the code; the preamble
  * makes the name a constant when it is bound, and `(args->width)` when it is not. variant: a choice of code path
@@ -58,6 +59,7 @@ typedef struct MjTemplate {
     int n_params;
     int32_t (*generic)[MJ_MAX_PARAMS]; /* n_generic rows of values by parameter: variants, and tuning where one is named;
                                           else MJ_UNBOUND */
+    unsigned *generic_families; /* of each row: bit per MjFamily that the build is made for */
     int n_generic;
 } MjTemplate;
 

@@ -57,7 +57,7 @@ static void add_cases(const MjTemplate *t)
     for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) {
         if (!(t->families >> mj_target_family(targets[k]) & 1)) continue;
         for (int g = 0; g < t->n_generic; g++)
-            for (int form = 0; form < 2 && n_cases < MAX_CASES; form++) {
+            for (int form = 0; (t->generic_families[g] >> mj_target_family(targets[k]) & 1) && form < 2 && n_cases < MAX_CASES; form++) {
                 Case *c = &cases[n_cases++];
                 c->tmpl = t;
                 c->target = targets[k];
