@@ -16,6 +16,8 @@
  *       }
  *   }
  *
+ * A row of `n` >= 128 columns left, aligned to 16 bytes, is read and written in whole vectors; MJ_WHOLE in place of n says so
+ * at compile time, which lets a GPU's compiler send several loads at once.
  * On a GPU a lane is one of 32 threads that holds 4 consecutive columns (16-byte accesses); on a CPU one thread holds
  * all 128, in loops that the compiler vectorises. Nothing here depends on the grid or on the size of a block.
  * Compile with contraction off (-ffp-contract=off, --fmad=false): a fused multiply-add is written mj_fmaf.
@@ -23,6 +25,8 @@
  */
 #ifndef MJ_PRELUDE_H
 #define MJ_PRELUDE_H
+
+#define MJ_WHOLE 0x7fffffff
 
 #ifdef __CUDACC__
 #include "prelude_cuda.h"
@@ -192,7 +196,7 @@ MJ_FN double mj_rope_frequency(double base, double x)
     return e * mj_bits_f64((uint64_t)((int64_t)n + 1023) << 52);
 }
 
-/* ---- conversions: round to nearest even; fp8 saturates; NaN is kept ------------------------------------------------ */
+/* ---- conversions: round to nearest even; fp8 saturates; a NaN becomes the one that a GPU's cvt gives, 7fff or 7f ---- */
 
 MJ_FN float mj_bf16_to_f32(uint16_t h) { return mj_bits_f32((uint32_t)h << 16); }
 
@@ -200,8 +204,7 @@ MJ_FN uint16_t mj_f32_to_bf16(float x)
 {
     const uint32_t b = mj_f32_bits(x);
     const uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
-    const uint32_t quiet = (b >> 16) | 0x40u; /* a NaN stays one, whatever its payload */
-    return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+    return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : rounded);
 }
 
 /* |x| is clamped to the largest number; its exponent is raised to that of the smallest normal one, below which the codes
@@ -217,7 +220,7 @@ MJ_FN uint32_t mj_f32_to_e4m3(float x)
     const int32_t magic = exponent + (20 << 23);
     const int32_t sum = (int32_t)mj_f32_bits(mj_bits_f32((uint32_t)clamped) + mj_bits_f32((uint32_t)magic));
     const int32_t code = (sum - magic) + ((exponent >> 20) - (121 << 3));
-    return (uint32_t)(a > 0x7f800000 ? 0x7f : code) | ((b >> 24) & 0x80u);
+    return a > 0x7f800000 ? 0x7fu : (uint32_t)code | ((b >> 24) & 0x80u);
 }
 
 MJ_FN uint32_t mj_f32_to_e5m2(float x)
@@ -230,7 +233,7 @@ MJ_FN uint32_t mj_f32_to_e5m2(float x)
     const int32_t magic = exponent + (21 << 23);
     const int32_t sum = (int32_t)mj_f32_bits(mj_bits_f32((uint32_t)clamped) + mj_bits_f32((uint32_t)magic));
     const int32_t code = (sum - magic) + ((exponent >> 21) - (113 << 2));
-    return (uint32_t)(a > 0x7f800000 ? 0x7f : code) | ((b >> 24) & 0x80u);
+    return a > 0x7f800000 ? 0x7fu : (uint32_t)code | ((b >> 24) & 0x80u);
 }
 
 /* Exponent and mantissa moved into place, then one exact multiplication that also normalises the small codes. */
@@ -256,7 +259,7 @@ MJ_FN float mj_fp8_max(int32_t type) { return type == MJ_T_E5M2 ? 57344.0f : 448
 
 /* The scale of a block (what a stored value is multiplied by) from its largest magnitude. Blocks that are zero, or so
  * small that the scale's inverse would overflow, get 1. */
-MJ_FN float mj_fp8_scale(float amax, int32_t type) { return amax > 7.8886091e-31f ? amax / mj_fp8_max(type) : 1.0f; }
+MJ_FN float mj_fp8_scale(float amax, int32_t type) { return amax > 7.8886091e-31f ? mj_over_fp8_max(amax, type) : 1.0f; }
 
 /* ---- lanes ---------------------------------------------------------------------------------------------------------- */
 

@@ -116,6 +116,10 @@ MJ_FN float mj_fmaf(float a, float b, float c) { return a * b + c; }
 MJ_FN float mj_sqrtf(float x) { return __builtin_sqrtf(x); }
 MJ_FN float mj_fabsf(float x) { return __builtin_fabsf(x); }
 
+MJ_FN float mj_fp8_max(int32_t type);
+MJ_FN float mj_over_fp8_max(float amax, int32_t type) { return amax / mj_fp8_max(type); }
+MJ_FN float mj_fp8_inverse(float scale) { return 1.0f / scale; } /* of what mj_fp8_scale gave */
+
 MJ_FN float mj_bf16_to_f32(uint16_t h);
 MJ_FN uint16_t mj_f32_to_bf16(float x);
 MJ_FN uint32_t mj_f32_to_fp8(float x, int32_t type);

@@ -21,6 +21,7 @@ typedef unsigned long long uintptr_t;
 #endif
 
 #include "kernel_args.h"
+#include "ptx.cuh"
 
 #define MJ_CPU 0
 #define MJ_RESTRICT __restrict__
@@ -79,14 +80,53 @@ MJ_FN float mj_fmaf(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 MJ_FN float mj_sqrtf(float x) { return __fsqrt_rn(x); }
 MJ_FN float mj_fabsf(float x) { return fabsf(x); }
 
+/* The quotients that a division would give, in the range of scales, without the call that its rare cases cost (and the
+ * registers that it saves): a product with the rounded inverse and one correction, exact for both divisors; then what
+ * the compiler itself makes of 1 / x where x is normal. */
+MJ_FN float mj_over_fp8_max(float amax, int32_t type)
+{
+    const float most = type == MJ_T_E5M2 ? 57344.0f : 448.0f, inverse = type == MJ_T_E5M2 ? 1.0f / 57344.0f : 1.0f / 448.0f;
+    const float near = amax * inverse;
+    const float quotient = mj_fmaf(mj_fmaf(-near, most, amax), inverse, near);
+    return amax <= 3.4028235e38f ? quotient : amax;
+}
+MJ_FN float mj_fp8_inverse(float scale) /* of what mj_fp8_scale gave */
+{
+    const float near = mj_ptx_rcp(scale);
+    return scale <= 3.4028235e38f ? mj_fmaf(mj_fmaf(-scale, near, 1.0f), near, near) : 0.0f;
+}
+
 MJ_FN float mj_bf16_to_f32(uint16_t h);
 MJ_FN uint16_t mj_f32_to_bf16(float x);
 MJ_FN uint32_t mj_f32_to_fp8(float x, int32_t type);
 
+/* Two values as packed bf16 or fp8, the first in the low bits. The hardware's conversions give what mj_f32_to_bf16 and
+ * mj_f32_to_fp8 do, subnormals, saturation, zeros' signs and NaN included. */
+MJ_FN uint32_t mj_bf16_pair(float lo, float hi) { return mj_ptx_cvt_bf16x2(lo, hi); }
+MJ_FN uint32_t mj_fp8_pair(float lo, float hi, int32_t type)
+{
+#if __CUDA_ARCH__ >= 890
+    return type == MJ_T_E5M2 ? mj_ptx_cvt_e5m2x2(lo, hi) : mj_ptx_cvt_e4m3x2(lo, hi);
+#else
+    return mj_f32_to_fp8(lo, type) | mj_f32_to_fp8(hi, type) << 8;
+#endif
+}
+MJ_FN uint2 mj_pack_bf16(const MjLanes *x)
+{
+    return make_uint2(mj_bf16_pair(x->v[0], x->v[1]), mj_bf16_pair(x->v[2], x->v[3]));
+}
+/* Values that are bf16 already: cut off, not rounded. */
+MJ_FN uint2 mj_pack_bf16_exact(const MjLanes *x)
+{
+    return make_uint2(mj_f32_bits(x->v[0]) >> 16 | (mj_f32_bits(x->v[1]) & 0xffff0000u),
+                      mj_f32_bits(x->v[2]) >> 16 | (mj_f32_bits(x->v[3]) & 0xffff0000u));
+}
+
 /* p points at the chunk's first column, n columns are left in the row; 16-byte accesses where the row allows them. */
+#define MJ_IN_VECTORS(n, p, bytes) ((n) == MJ_WHOLE || ((n) >= 128 && ((uintptr_t)(p) & ((bytes)-1)) == 0))
 MJ_FN void mj_load_f32(MjLanes *x, const float *p, int32_t n)
 {
-    if (n >= 128 && ((uintptr_t)p & 15) == 0) {
+    if (MJ_IN_VECTORS(n, p, 16)) {
         const float4 q = *(const float4 *)(p + 4 * MJ_LANE);
         x->v[0] = q.x, x->v[1] = q.y, x->v[2] = q.z, x->v[3] = q.w;
     } else {
@@ -95,7 +135,7 @@ MJ_FN void mj_load_f32(MjLanes *x, const float *p, int32_t n)
 }
 MJ_FN void mj_load_bf16(MjLanes *x, const uint16_t *p, int32_t n)
 {
-    if (n >= 128 && ((uintptr_t)p & 7) == 0) {
+    if (MJ_IN_VECTORS(n, p, 8)) {
         const uint2 q = *(const uint2 *)(p + 4 * MJ_LANE);
         x->v[0] = mj_bits_f32(q.x << 16), x->v[1] = mj_bits_f32(q.x & 0xffff0000u);
         x->v[2] = mj_bits_f32(q.y << 16), x->v[3] = mj_bits_f32(q.y & 0xffff0000u);
@@ -105,7 +145,7 @@ MJ_FN void mj_load_bf16(MjLanes *x, const uint16_t *p, int32_t n)
 }
 MJ_FN void mj_store_f32(float *p, const MjLanes *x, int32_t n)
 {
-    if (n >= 128 && ((uintptr_t)p & 15) == 0) {
+    if (MJ_IN_VECTORS(n, p, 16)) {
         *(float4 *)(p + 4 * MJ_LANE) = make_float4(x->v[0], x->v[1], x->v[2], x->v[3]);
     } else {
         MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = x->v[l];
@@ -113,18 +153,15 @@ MJ_FN void mj_store_f32(float *p, const MjLanes *x, int32_t n)
 }
 MJ_FN void mj_store_bf16(uint16_t *p, const MjLanes *x, int32_t n)
 {
-    if (n >= 128 && ((uintptr_t)p & 7) == 0) {
-        uint2 q;
-        q.x = (uint32_t)mj_f32_to_bf16(x->v[0]) | (uint32_t)mj_f32_to_bf16(x->v[1]) << 16;
-        q.y = (uint32_t)mj_f32_to_bf16(x->v[2]) | (uint32_t)mj_f32_to_bf16(x->v[3]) << 16;
-        *(uint2 *)(p + 4 * MJ_LANE) = q;
+    if (MJ_IN_VECTORS(n, p, 8)) {
+        *(uint2 *)(p + 4 * MJ_LANE) = mj_pack_bf16(x);
     } else {
         MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = mj_f32_to_bf16(x->v[l]);
     }
 }
 MJ_FN void mj_copy_bf16(uint16_t *MJ_RESTRICT p, const uint16_t *MJ_RESTRICT from, int32_t n)
 {
-    if (n >= 128 && (((uintptr_t)p | (uintptr_t)from) & 7) == 0) {
+    if (MJ_IN_VECTORS(n, (uintptr_t)p | (uintptr_t)from, 8)) {
         *(uint2 *)(p + 4 * MJ_LANE) = *(const uint2 *)(from + 4 * MJ_LANE);
     } else {
         MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = from[4 * MJ_LANE + l];
@@ -133,20 +170,13 @@ MJ_FN void mj_copy_bf16(uint16_t *MJ_RESTRICT p, const uint16_t *MJ_RESTRICT fro
 /* x times `by`, encoded */
 MJ_FN void mj_store_fp8(uint8_t *p, const MjLanes *x, float by, int32_t n, int32_t type)
 {
-    if (n >= 128 && ((uintptr_t)p & 3) == 0) {
-        *(uint32_t *)(p + 4 * MJ_LANE) = mj_f32_to_fp8(x->v[0] * by, type) | mj_f32_to_fp8(x->v[1] * by, type) << 8 |
-                                         mj_f32_to_fp8(x->v[2] * by, type) << 16 | mj_f32_to_fp8(x->v[3] * by, type) << 24;
+    if (MJ_IN_VECTORS(n, p, 4)) {
+        *(uint32_t *)(p + 4 * MJ_LANE) = mj_fp8_pair(x->v[0] * by, x->v[1] * by, type) |
+                                         mj_fp8_pair(x->v[2] * by, x->v[3] * by, type) << 16;
     } else {
         MJ_FOR_LANES(l) if (4 * MJ_LANE + l < n) p[4 * MJ_LANE + l] = (uint8_t)mj_f32_to_fp8(x->v[l] * by, type);
     }
 }
-/* Values that are bf16 already: cut off, not rounded. A whole chunk. */
-MJ_FN void mj_store_bf16_exact(uint16_t *p, const MjLanes *x)
-{
-    *(uint2 *)(p + 4 * MJ_LANE) = make_uint2(mj_f32_bits(x->v[0]) >> 16 | (mj_f32_bits(x->v[1]) & 0xffff0000u),
-                                             mj_f32_bits(x->v[2]) >> 16 | (mj_f32_bits(x->v[3]) & 0xffff0000u));
-}
-
 /* The same trees as on a CPU: over the lanes first, each of the four columns on its own, then the four pairwise.
  * Addition commutes, so both partners of a butterfly get the same bits. In the first two steps a lane hands over the
  * columns that it stops working on, so that 8 shuffles do instead of 20. */

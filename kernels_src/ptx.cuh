@@ -46,6 +46,13 @@ MJ_PTX mj_u32 mj_ptx_cvt_bf16x2(float lo, float hi) {
     return r;
 }
 
+/* "max": of two pairs of bf16; where one is NaN, the other. sm_80. */
+MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
+    mj_u32 r;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
 /* "ex2.approx.ftz.f32", "lg2.approx.ftz.f32": 2^x and log2(x). */
 MJ_PTX float mj_ptx_ex2(float x) {
     float r;
@@ -55,6 +62,13 @@ MJ_PTX float mj_ptx_ex2(float x) {
 MJ_PTX float mj_ptx_lg2(float x) {
     float r;
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+/* "rcp.approx.ftz.f32": 1 / x within 1 ulp. */
+MJ_PTX float mj_ptx_rcp(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
 

@@ -55,7 +55,7 @@ MJ_KERNEL(quantize_weight, MjQuantizeWeightArgs)
         } else if (MJ_BLOCK_LEADER) {
             args->scale[t] = scale;
         }
-        const float inverse = 1.0f / scale;
+        const float inverse = mj_fp8_inverse(scale);
         MJ_FOR_WARP_ROWS(i, rows_here) {
             MjLanes x;
             mj_load_f32(&x, args->w + at + (int64_t)i * IN_FEATURES, left);

@@ -24,7 +24,7 @@ static double fp8_value(const Format *f, int code)
 static int fp8_code(const Format *f, double x)
 {
     const int sign = signbit(x) ? 0x80 : 0;
-    if (isnan(x)) return sign | 0x7f;
+    if (isnan(x)) return 0x7f;
     const double a = fabs(x);
     int low = 0, high = f->max_code;
     if (a >= fp8_value(f, high)) return sign | high;

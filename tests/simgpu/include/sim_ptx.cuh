@@ -21,9 +21,19 @@ MJ_PTX mj_u32 sim_bf16(float x) {
     return (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
 }
 MJ_PTX mj_u32 mj_ptx_cvt_bf16x2(float lo, float hi) { return sim_bf16(lo) | sim_bf16(hi) << 16; }
+MJ_PTX mj_u32 sim_max_bf16(mj_u32 a, mj_u32 b) {
+    const float x = __uint_as_float(a << 16), y = __uint_as_float(b << 16);
+    if (x != x) return y != y ? 0x7fffu : b;
+    if (y != y || x > y) return a;
+    return x == y && b >> 15 != 0 ? a : b; /* +0 is larger than -0 */
+}
+MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
+    return sim_max_bf16(a & 0xffffu, b & 0xffffu) | sim_max_bf16(a >> 16, b >> 16) << 16;
+}
 /* exact results; the hardware's are within 2 ulp of them */
 MJ_PTX float mj_ptx_ex2(float x) { return (float)__builtin_exp2((double)x); }
 MJ_PTX float mj_ptx_lg2(float x) { return (float)__builtin_log2((double)x); }
+MJ_PTX float mj_ptx_rcp(float x) { return 1.0f / x; }
 
 /* round to nearest even on a grid of `mbits` mantissa bits with smallest exponent `emin`, saturating at `largest` */
 MJ_PTX mj_u32 sim_fp8(float x, int mbits, int bias, float largest) {
