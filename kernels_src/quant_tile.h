@@ -1,23 +1,35 @@
-/* Quantising a tile of 128 x 128 in one read: row blocks (1 x 128) and column blocks (128 x 1), or one scale a tensor,
- * and a bf16 copy. Owns what permute, relu2 and quantize share. Values are rounded to bf16 first, so that both fp8
- * copies and the bf16 copy stand for the same numbers. */
+/* Quantising in one read: row blocks (1 x 128) and column blocks (128 x 1), or one scale a tensor, and a bf16 copy, of
+ * what comes out of permute, ReLU^2 and its gradient, or of a plain matrix. Owns the body of those kernels. Values are
+ * rounded to bf16 first, so that both fp8 copies and the bf16 copy stand for the same numbers.
+ *
+ * Work is shared out in tiles of 128 x 128. A GPU's block holds one in registers (quant_tile_cuda.h); a CPU's thread
+ * keeps the rounded values in its scratch until it knows the largest of each column.
+ */
 #ifndef MJ_QUANT_TILE_H
 #define MJ_QUANT_TILE_H
 
+#define MJ_QUANT_RELU2 1     /* `transform`, as in MjAmaxArgs */
+#define MJ_QUANT_RELU2_BWD 2
+
+typedef struct MjQuantIn {
+    const void *x;          /* (rows of x, cols) bf16, or f32 under MJ_T_F32 */
+    const uint16_t *dy;     /* the second factor under MJ_QUANT_RELU2_BWD */
+    const int32_t *slot_of; /* NULL, or (rows): row r is row slot_of[r] / top_k of x, or zeros where that is < 0 */
+    int32_t top_k, x_type, transform;
+    int32_t used;           /* rows from here on are not touched */
+} MjQuantIn;
+
 typedef struct MjQuantOut {
     uint16_t *y;           /* (rows, cols) bf16 or NULL */
-    uint8_t *q, *qt;       /* (rows, cols) or NULL */
+    uint8_t *q, *qt;       /* (rows, cols) or NULL; qt is (cols, MJ_KMAJOR_STRIDE(rows)) under `kmajor` */
     float *q_scale;        /* (ceil(cols/128), rows), or (1) */
     float *qt_scale;       /* (ceil(rows/128), cols) */
     float tensor_inverse;  /* 1 / scale under MJ_SCALE_TENSOR */
-    int32_t rows, cols, type, mode;
+    int32_t rows, cols, type, mode, kmajor;
     int32_t exact;         /* 1: the values are bf16 already and need no rounding */
 } MjQuantOut;
 
-/* scratch: the tile in bf16, then the largest magnitudes of the columns that each warp saw */
 #define MJ_TILE 128
-#define MJ_TILE_STASH(shared) ((uint16_t *)(shared))
-#define MJ_TILE_MAX(shared) ((float *)((uint16_t *)(shared) + MJ_TILE * MJ_TILE))
 
 MJ_FN float mj_tensor_inverse(const float *scale, float *copy)
 {
@@ -26,62 +38,48 @@ MJ_FN float mj_tensor_inverse(const float *scale, float *copy)
     return 1.0f / *scale;
 }
 
-/* Row r of the matrix, row i of its tile, columns from c on. */
-MJ_FN void mj_quant_row(const MjQuantOut *out, void *shared, MjLanes *col_max, int32_t i, int32_t r, int32_t c, MjLanes *x)
-{
-    const int32_t left = out->cols - c;
-    const int64_t at = (int64_t)r * out->cols + c;
-    if (!out->exact) MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));
-    if (out->y != NULL) mj_store_bf16(out->y + at, x, left);
-    if (out->type == MJ_T_BF16) return;
-    if (out->mode == MJ_SCALE_TENSOR) {
-        mj_store_fp8(out->q + at, x, out->tensor_inverse, left, out->type);
-        return;
-    }
-    if (out->q != NULL) {
-        MjLanes m = mj_lanes_zero();
-        mj_lanes_abs_max(&m, x);
-        const float scale = mj_fp8_scale(mj_lanes_max(&m), out->type);
-        const float inverse = 1.0f / scale;
-        if (MJ_WARP_LEADER) out->q_scale[(int64_t)(c / MJ_TILE) * out->rows + r] = scale;
-        mj_store_fp8(out->q + at, x, inverse, left, out->type);
-    }
-    if (out->qt != NULL) {
-        mj_lanes_abs_max(col_max, x);
-        mj_store_bf16_exact(MJ_TILE_STASH(shared) + i * MJ_TILE, x);
-    }
-}
-
-/* After all rows of the tile: the column blocks. `rows_here` rows from row0 on. Every thread of the block takes part. */
-MJ_FN void mj_quant_columns(const MjQuantOut *out, void *shared, const MjLanes *col_max, int32_t row0, int32_t rows_here,
-                            int32_t c)
-{
-    if (out->type == MJ_T_BF16 || out->mode == MJ_SCALE_TENSOR || out->qt == NULL) return;
-    float *maxima = MJ_TILE_MAX(shared);
-    mj_store_f32(maxima + MJ_WARP_INDEX * MJ_TILE, col_max, MJ_TILE);
-    mj_barrier();
-    MjLanes m = mj_lanes_zero(), scale, inverse;
-    for (int32_t w = 0; w < MJ_WARPS; w++) {
-        MjLanes other;
-        mj_load_f32(&other, maxima + w * MJ_TILE, MJ_TILE);
-        mj_lanes_abs_max(&m, &other);
-    }
-    MJ_FOR_LANES(l) scale.v[l] = mj_fp8_scale(m.v[l], out->type);
-    MJ_FOR_LANES(l) inverse.v[l] = 1.0f / scale.v[l];
-    if (MJ_WARP_INDEX == 0) mj_store_f32(out->qt_scale + (int64_t)(row0 / MJ_TILE) * out->cols + c, &scale, out->cols - c);
-    MJ_FOR_WARP_ROWS(i, rows_here) {
-        MjLanes x;
-        mj_load_bf16(&x, MJ_TILE_STASH(shared) + i * MJ_TILE, MJ_TILE);
-        MJ_FOR_LANES(l) x.v[l] *= inverse.v[l];
-        mj_store_fp8(out->qt + (int64_t)(row0 + i) * out->cols + c, &x, 1.0f, out->cols - c, out->type);
-    }
-    mj_barrier();
-}
-
 /* The rows that count: up to offset[experts] in the routed layout, all of a dense matrix. */
 MJ_FN int32_t mj_rows_used(const int32_t *offset, int32_t experts, int32_t rows)
 {
     return offset != NULL ? offset[experts] : rows;
 }
+
+/* Columns from c on of row `source` of the input, transformed but not rounded. `left`: columns that the row still has. */
+MJ_FN void mj_quant_load(MjLanes *x, const MjQuantIn *in, int64_t source, int32_t cols, int32_t c, int32_t left)
+{
+    const int64_t at = source * cols + c;
+    if (in->x_type == MJ_T_F32) {
+        mj_load_f32(x, (const float *)in->x + at, left);
+    } else {
+        mj_load_bf16(x, (const uint16_t *)in->x + at, left);
+    }
+    if (in->transform == MJ_QUANT_RELU2) {
+        MJ_FOR_LANES(l) {
+            const float positive = x->v[l] < 0.0f ? 0.0f : x->v[l]; /* NaN is kept */
+            x->v[l] = positive * positive;
+        }
+    } else if (in->transform == MJ_QUANT_RELU2_BWD) {
+        MjLanes d;
+        mj_load_bf16(&d, in->dy + at, left);
+        MJ_FOR_LANES(l) {
+            const float positive = x->v[l] < 0.0f ? 0.0f : x->v[l];
+            x->v[l] = d.v[l] * (2.0f * positive);
+        }
+    }
+}
+
+#if MJ_CPU
+#include "quant_tile_cpu.h"
+#else
+#include "quant_tile_cuda.h"
+#endif
+
+/* The body of a quantising kernel; every block of the grid calls it. `args` has the fields that MjQuantizeArgs has too. */
+#define MJ_QUANTISE(in, out)                                                                                           \
+    do {                                                                                                               \
+        if ((out)->mode == MJ_SCALE_TENSOR)                                                                            \
+            (out)->tensor_inverse = mj_tensor_inverse(args->tensor_scale, mj_block == 0 ? (out)->q_scale : NULL);       \
+        mj_quant_tiles((in), (out), mj_shared, mj_block, mj_grid);                                                      \
+    } while (0)
 
 #endif

@@ -4,18 +4,33 @@
 
 size_t mj_quant_tile_shared(MjFamily family, const void *args)
 {
-    (void)args; /* a tile in bf16 and a row of maxima for each warp, as quant_tile.h lays it out */
-    return 128 * 128 * 2 + 128 * sizeof(float) * (family == MJ_FAMILY_CPU ? 1 : 8);
+    (void)args; /* as quant_tile_cpu.h and quant_tile_cuda.h lay it out */
+    return family == MJ_FAMILY_CPU ? 128 * 128 * 2 : 128 * 128 + 8 * 128 * sizeof(uint16_t) + 128 * sizeof(float);
+}
+
+/* Fp8 operands of a GPU's matrix kernels run along K, those of a CPU's as the layout says; see MJ_KMAJOR_STRIDE. */
+static bool along_rows(MjFamily family, int32_t q_type) { return family != MJ_FAMILY_CPU && q_type != MJ_T_BF16; }
+bool mj_quant_takes(MjFamily family, int32_t cols, int32_t q_type, int32_t kmajor)
+{
+    return (kmajor != 0) == along_rows(family, q_type) && (family == MJ_FAMILY_CPU || cols % 4 == 0);
+}
+void mj_adapt_quant(MjFamily family, MjOpShape *s)
+{
+    s->kmajor = along_rows(family, s->q_type);
+    if (family == MJ_FAMILY_CPU) return;
+    s->cols = MJ_CEIL(s->cols, 4) * 4;
+    s->width = MJ_CEIL(s->width, 4) * 4;
 }
 
 /* The outputs that the three tile quantisers share; rows >= offset[experts] are left alone. */
 #define TILE_FIELDS(Args)                                                                                              \
-    MJ_FIELD(Args, rows), MJ_FIELD(Args, cols), MJ_FIELD(Args, experts), MJ_FIELD(Args, q_type), MJ_FIELD(Args, scale_mode)
+    MJ_FIELD(Args, rows), MJ_FIELD(Args, cols), MJ_FIELD(Args, experts), MJ_FIELD(Args, q_type), MJ_FIELD(Args, scale_mode),    \
+        MJ_FIELD(Args, kmajor)
 #define TILE_ITEMS(a) ((a)->q_type == MJ_T_BF16 || (a)->scale_mode == MJ_SCALE_TENSOR                                  \
                            ? (int64_t)(a)->rows                                                                        \
                            : (int64_t)MJ_CEIL((a)->rows, 128) * MJ_CEIL((a)->cols, 128))
 #define TILE_OUTPUTS(Args, p)                                                                                          \
-    MJ_BUFFER_BY(Args, q, q_type, MJ_OUT, p##_rc, p##_c), MJ_BUFFER_BY(Args, qt, q_type, MJ_OUT, p##_rc, p##_c),       \
+    MJ_BUFFER_BY(Args, q, q_type, MJ_OUT, p##_rc, p##_c), MJ_BUFFER_BY(Args, qt, q_type, MJ_OUT, p##_t, p##_tc),       \
         MJ_BUFFER(Args, q_scale, MJ_BUF_F32, MJ_OUT, p##_scale, p##_r),                                                \
         MJ_BUFFER(Args, qt_scale, MJ_BUF_F32, MJ_OUT, p##_tscale, p##_c),                                              \
         MJ_BUFFER(Args, tensor_scale, MJ_BUF_F32, MJ_IN, p##_one, NULL),                                               \
@@ -24,6 +39,14 @@ size_t mj_quant_tile_shared(MjFamily family, const void *args)
 MJ_COUNT(f_r, MjRelu2FwdArgs, a->rows)
 MJ_COUNT(f_c, MjRelu2FwdArgs, a->cols)
 MJ_COUNT(f_rc, MjRelu2FwdArgs, (int64_t)a->rows * a->cols)
+MJ_COUNT(f_t, MjRelu2FwdArgs, a->cols * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->rows) : a->rows))
+MJ_COUNT(f_tc, MjRelu2FwdArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->rows) : a->cols)
+static const char *f_template(MjFamily family, int arch, const void *args)
+{
+    const MjRelu2FwdArgs *a = args;
+    (void)arch;
+    return mj_quant_takes(family, a->cols, a->q_type, a->kmajor) ? "relu2_fwd" : NULL;
+}
 MJ_COUNT(f_e1, MjRelu2FwdArgs, a->experts + 1)
 MJ_COUNT(f_one, MjRelu2FwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(f_scale, MjRelu2FwdArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
@@ -31,19 +54,27 @@ MJ_COUNT(f_tscale, MjRelu2FwdArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
 MJ_COUNT(f_items, MjRelu2FwdArgs, TILE_ITEMS(a))
 
 const MjOpRow mj_row_relu2_fwd = {
-    .id = MJ_OP_RELU2_FWD, .name = "relu2_fwd", .doc = "max(x, 0)^2, quantised in the same pass", .args_bytes = sizeof(MjRelu2FwdArgs),
+    .id = MJ_OP_RELU2_FWD, .name = "relu2_fwd", .doc = "max(x, 0)^2, quantised in the same pass", .choose = f_template, .args_bytes = sizeof(MjRelu2FwdArgs),
     .fields = {TILE_FIELDS(MjRelu2FwdArgs)},
     .phases = {{"relu2_fwd", MJ_WORK_ITEMS, f_items}},
     .shared = mj_quant_tile_shared,
     .buffers = {MJ_BUFFER(MjRelu2FwdArgs, x, MJ_BUF_BF16, MJ_IN, f_rc, f_c),
                 MJ_BUFFER(MjRelu2FwdArgs, y, MJ_BUF_BF16, MJ_OUT, f_rc, f_c), TILE_OUTPUTS(MjRelu2FwdArgs, f)},
-    .proof = MJ_OP_PROOF(mj_setup_relu2_fwd, mj_fill_relu2_fwd, mj_ref_relu2_fwd, mj_length_none, mj_shapes_tile,
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_relu2_fwd, mj_fill_relu2_fwd, mj_ref_relu2_fwd, mj_length_none, mj_shapes_tile,
                          mj_bench_tile),
 };
 
 MJ_COUNT(b_r, MjRelu2BwdArgs, a->rows)
 MJ_COUNT(b_c, MjRelu2BwdArgs, a->cols)
 MJ_COUNT(b_rc, MjRelu2BwdArgs, (int64_t)a->rows * a->cols)
+MJ_COUNT(b_t, MjRelu2BwdArgs, a->cols * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->rows) : a->rows))
+MJ_COUNT(b_tc, MjRelu2BwdArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->rows) : a->cols)
+static const char *b_template(MjFamily family, int arch, const void *args)
+{
+    const MjRelu2BwdArgs *a = args;
+    (void)arch;
+    return mj_quant_takes(family, a->cols, a->q_type, a->kmajor) ? "relu2_bwd" : NULL;
+}
 MJ_COUNT(b_e1, MjRelu2BwdArgs, a->experts + 1)
 MJ_COUNT(b_one, MjRelu2BwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(b_scale, MjRelu2BwdArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
@@ -51,20 +82,28 @@ MJ_COUNT(b_tscale, MjRelu2BwdArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
 MJ_COUNT(b_items, MjRelu2BwdArgs, TILE_ITEMS(a))
 
 const MjOpRow mj_row_relu2_bwd = {
-    .id = MJ_OP_RELU2_BWD, .name = "relu2_bwd", .doc = "2 max(x, 0) dy, quantised in the same pass", .args_bytes = sizeof(MjRelu2BwdArgs),
+    .id = MJ_OP_RELU2_BWD, .name = "relu2_bwd", .doc = "2 max(x, 0) dy, quantised in the same pass", .choose = b_template, .args_bytes = sizeof(MjRelu2BwdArgs),
     .fields = {TILE_FIELDS(MjRelu2BwdArgs)},
     .phases = {{"relu2_bwd", MJ_WORK_ITEMS, b_items}},
     .shared = mj_quant_tile_shared,
     .buffers = {MJ_BUFFER(MjRelu2BwdArgs, x, MJ_BUF_BF16, MJ_IN, b_rc, b_c),
                 MJ_BUFFER(MjRelu2BwdArgs, dy, MJ_BUF_BF16, MJ_IN, b_rc, b_c),
                 MJ_BUFFER(MjRelu2BwdArgs, dx, MJ_BUF_BF16, MJ_OUT, b_rc, b_c), TILE_OUTPUTS(MjRelu2BwdArgs, b)},
-    .proof = MJ_OP_PROOF(mj_setup_relu2_bwd, mj_fill_relu2_bwd, mj_ref_relu2_bwd, mj_length_none, mj_shapes_tile,
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_relu2_bwd, mj_fill_relu2_bwd, mj_ref_relu2_bwd, mj_length_none, mj_shapes_tile,
                          mj_bench_tile),
 };
 
 MJ_COUNT(q_r, MjQuantizeArgs, a->rows)
 MJ_COUNT(q_c, MjQuantizeArgs, a->cols)
 MJ_COUNT(q_rc, MjQuantizeArgs, (int64_t)a->rows * a->cols)
+MJ_COUNT(q_t, MjQuantizeArgs, a->cols * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->rows) : a->rows))
+MJ_COUNT(q_tc, MjQuantizeArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->rows) : a->cols)
+static const char *q_template(MjFamily family, int arch, const void *args)
+{
+    const MjQuantizeArgs *a = args;
+    (void)arch;
+    return mj_quant_takes(family, a->cols, a->q_type, a->kmajor) ? "quantize" : NULL;
+}
 MJ_COUNT(q_e1, MjQuantizeArgs, a->experts + 1)
 MJ_COUNT(q_one, MjQuantizeArgs, a != NULL ? 1 : 0)
 MJ_COUNT(q_scale, MjQuantizeArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
@@ -72,13 +111,13 @@ MJ_COUNT(q_tscale, MjQuantizeArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
 MJ_COUNT(q_items, MjQuantizeArgs, TILE_ITEMS(a))
 
 const MjOpRow mj_row_quantize = {
-    .id = MJ_OP_QUANTIZE, .name = "quantize", .doc = "Activations and gradients to fp8, or f32 to bf16", .args_bytes = sizeof(MjQuantizeArgs),
+    .id = MJ_OP_QUANTIZE, .name = "quantize", .doc = "Activations and gradients to fp8, or f32 to bf16", .choose = q_template, .args_bytes = sizeof(MjQuantizeArgs),
     .fields = {TILE_FIELDS(MjQuantizeArgs), MJ_FIELD(MjQuantizeArgs, x_type)},
     .phases = {{"quantize", MJ_WORK_ITEMS, q_items}},
     .shared = mj_quant_tile_shared,
     .buffers = {MJ_BUFFER_BY(MjQuantizeArgs, x, x_type, MJ_IN, q_rc, q_c),
                 MJ_BUFFER(MjQuantizeArgs, y, MJ_BUF_BF16, MJ_OUT, q_rc, q_c), TILE_OUTPUTS(MjQuantizeArgs, q)},
-    .proof = MJ_OP_PROOF(mj_setup_quantize, mj_fill_quantize, mj_ref_quantize, mj_length_none, mj_shapes_quantize,
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_quantize, mj_fill_quantize, mj_ref_quantize, mj_length_none, mj_shapes_quantize,
                          mj_bench_quantize),
 };
 

@@ -124,15 +124,24 @@ MJ_COUNT(pf_nw, MjPermuteArgs, (int64_t)a->tokens * a->width)
 MJ_COUNT(pf_rw, MjPermuteArgs, (int64_t)a->rows * a->width)
 MJ_COUNT(pf_items, MjPermuteArgs, a->q_type == MJ_T_BF16 ? a->rows : (int64_t)MJ_CEIL(a->rows, 128) * MJ_CEIL(a->width, 128))
 MJ_COUNT(pf_scale, MjPermuteArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->width, 128) * a->rows)
+MJ_COUNT(pf_t, MjPermuteArgs, a->width * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->rows) : a->rows))
+MJ_COUNT(pf_tc, MjPermuteArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->rows) : a->width)
+static const char *pf_template(MjFamily family, int arch, const void *args)
+{
+    const MjPermuteArgs *a = args;
+    (void)arch;
+    return mj_quant_takes(family, a->width, a->q_type, a->kmajor) ? "permute" : NULL;
+}
 MJ_COUNT(pf_scale_cols, MjPermuteArgs, a->rows)
 MJ_COUNT(pf_tscale, MjPermuteArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->width)
 MJ_COUNT(pf_one, MjPermuteArgs, a != NULL ? 1 : 0)
 
 const MjOpRow mj_row_permute = {
-    .id = MJ_OP_PERMUTE, .name = "permute", .doc = "Tokens gathered into the routed layout, quantised in the same pass", .args_bytes = sizeof(MjPermuteArgs),
+    .id = MJ_OP_PERMUTE, .name = "permute", .doc = "Tokens gathered into the routed layout, quantised in the same pass", .choose = pf_template,
+    .args_bytes = sizeof(MjPermuteArgs),
     .fields = {MJ_FIELD(MjPermuteArgs, tokens), MJ_FIELD(MjPermuteArgs, width), MJ_FIELD(MjPermuteArgs, experts),
                MJ_FIELD(MjPermuteArgs, top_k), MJ_FIELD(MjPermuteArgs, rows), MJ_FIELD(MjPermuteArgs, q_type),
-               MJ_FIELD(MjPermuteArgs, scale_mode)},
+               MJ_FIELD(MjPermuteArgs, scale_mode), MJ_FIELD(MjPermuteArgs, kmajor)},
     .phases = {{"permute", MJ_WORK_ITEMS, pf_items}},
     .shared = mj_quant_tile_shared,
     .buffers = {MJ_BUFFER(MjPermuteArgs, x, MJ_BUF_BF16, MJ_IN, pf_nw, pf_w),
@@ -141,10 +150,10 @@ const MjOpRow mj_row_permute = {
                 MJ_BUFFER(MjPermuteArgs, out, MJ_BUF_BF16, MJ_OUT, pf_rw, pf_w),
                 MJ_BUFFER_BY(MjPermuteArgs, q, q_type, MJ_OUT, pf_rw, pf_w),
                 MJ_BUFFER(MjPermuteArgs, q_scale, MJ_BUF_F32, MJ_OUT, pf_scale, pf_scale_cols),
-                MJ_BUFFER_BY(MjPermuteArgs, qt, q_type, MJ_OUT, pf_rw, pf_w),
+                MJ_BUFFER_BY(MjPermuteArgs, qt, q_type, MJ_OUT, pf_t, pf_tc),
                 MJ_BUFFER(MjPermuteArgs, qt_scale, MJ_BUF_F32, MJ_OUT, pf_tscale, pf_w),
                 MJ_BUFFER(MjPermuteArgs, tensor_scale, MJ_BUF_F32, MJ_IN, pf_one, NULL)},
-    .proof = MJ_OP_PROOF(mj_setup_permute, mj_fill_permute, mj_ref_permute, mj_length_none, mj_shapes_permute,
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_permute, mj_fill_permute, mj_ref_permute, mj_length_none, mj_shapes_permute,
                          mj_bench_permute),
 };
 

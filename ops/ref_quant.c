@@ -20,10 +20,9 @@ void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t sc
         mj_case_drop(c, "q");
         mj_case_drop(c, "q_scale");
     }
-    if (!block || c->shape.only == 2) {
-        mj_case_drop(c, "qt");
-        mj_case_drop(c, "qt_scale");
-    }
+    const bool along = block || (q_type != MJ_T_BF16 && c->shape.kmajor != 0);
+    if (!along || c->shape.only == 2) mj_case_drop(c, "qt");
+    if (!block || c->shape.only == 2) mj_case_drop(c, "qt_scale");
     if (q_type == MJ_T_BF16 || scale_mode != MJ_SCALE_TENSOR) mj_case_drop(c, "tensor_scale");
     else mj_case_set(c, "tensor_scale", 0, 4.0 / fp8_max(q_type));
 }
@@ -35,35 +34,52 @@ static double largest(const double *x, int64_t n, int64_t stride)
     return m;
 }
 
-/* x(used, cols) are the values in double, already those of bf16; rows from `used` on stay untouched. */
-void mj_ref_quantise(MjCase *c, const char *copy, const double *x, int64_t used, int64_t rows, int64_t cols, int32_t q_type,
-                     int32_t scale_mode, const float *tensor_scale)
+static int64_t along(const MjRefTile *t, int64_t r, int64_t i) /* where element (r, i) of qt lies */
 {
-    const double most = fp8_max(q_type);
-    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
-        for (int64_t i = r * cols; i < (r + 1) * cols; i++) mj_case_want_within(c, copy, i, x[i], 0.0);
-    if (q_type == MJ_T_BF16) return;
-    if (scale_mode == MJ_SCALE_TENSOR) {
-        mj_case_want_within(c, "q_scale", 0, (double)tensor_scale[0], 0.0);
-        for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
-            for (int64_t i = r * cols; i < (r + 1) * cols; i++)
-                mj_case_want(c, "q", i, clamp(x[i] / (double)tensor_scale[0], most), 0.0);
-        return;
-    }
-    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
-        for (int64_t b = 0; b < cols; b += 128) {
-            const int64_t n = cols - b < 128 ? cols - b : 128;
-            const double scale = block_scale(largest(x + r * cols + b, n, 1), q_type);
-            mj_case_want(c, "q_scale", b / 128 * rows + r, scale, 0.0);
-            for (int64_t i = 0; i < n; i++) mj_case_want(c, "q", r * cols + b + i, x[r * cols + b + i] / scale, 0.0);
+    return t->kmajor ? i * MJ_KMAJOR_STRIDE(t->rows) + r : r * t->cols + i;
+}
+
+static void quantise_tensor(MjCase *c, const MjRefTile *t)
+{
+    const double scale = (double)t->tensor_scale[0], most = fp8_max(t->q_type);
+    mj_case_want_within(c, "q_scale", 0, scale, 0.0);
+    for (int64_t r = 0; r < t->used; r = mj_case_next(c, r, t->used, 128))
+        for (int64_t i = 0; i < t->cols; i++) {
+            const double q = clamp(t->x[r * t->cols + i] / scale, most);
+            mj_case_want(c, "q", r * t->cols + i, q, 0.0);
+            if (t->kmajor) mj_case_want(c, "qt", along(t, r, i), q, 0.0);
         }
-    for (int64_t b = 0; b < used; b = 128 * mj_case_next(c, b / 128, (used + 127) / 128, 1))
-        for (int64_t i = 0; i < cols; i++) {
-            const int64_t n = used - b < 128 ? used - b : 128;
-            const double scale = block_scale(largest(x + b * cols + i, n, cols), q_type);
-            mj_case_want(c, "qt_scale", b / 128 * cols + i, scale, 0.0);
-            for (int64_t r = b; r < b + n; r++) mj_case_want(c, "qt", r * cols + i, x[r * cols + i] / scale, 0.0);
+}
+
+static void quantise_blocks(MjCase *c, const MjRefTile *t)
+{
+    for (int64_t r = 0; r < t->used; r = mj_case_next(c, r, t->used, 128))
+        for (int64_t b = 0; b < t->cols; b += 128) {
+            const double *x = t->x + r * t->cols + b;
+            const int64_t n = t->cols - b < 128 ? t->cols - b : 128;
+            const double scale = block_scale(largest(x, n, 1), t->q_type);
+            mj_case_want(c, "q_scale", b / 128 * t->rows + r, scale, 0.0);
+            for (int64_t i = 0; i < n; i++) mj_case_want(c, "q", r * t->cols + b + i, x[i] / scale, 0.0);
         }
+    for (int64_t b = 0; b < t->used; b = 128 * mj_case_next(c, b / 128, (t->used + 127) / 128, 1))
+        for (int64_t i = 0; i < t->cols; i++) {
+            const int64_t n = t->used - b < 128 ? t->used - b : 128;
+            const double scale = block_scale(largest(t->x + b * t->cols + i, n, t->cols), t->q_type);
+            mj_case_want(c, "qt_scale", b / 128 * t->cols + i, scale, 0.0);
+            for (int64_t r = b; r < b + n; r++) mj_case_want(c, "qt", along(t, r, i), t->x[r * t->cols + i] / scale, 0.0);
+        }
+}
+
+/* Rows from `used` on stay untouched; of a dense matrix that is stored along its rows, the rest of the stride is zeros. */
+void mj_ref_quantise(MjCase *c, const MjRefTile *t)
+{
+    for (int64_t r = 0; r < t->used; r = mj_case_next(c, r, t->used, 128))
+        for (int64_t i = r * t->cols; i < (r + 1) * t->cols; i++) mj_case_want_within(c, t->copy, i, t->x[i], 0.0);
+    if (t->q_type == MJ_T_BF16) return;
+    if (t->scale_mode == MJ_SCALE_TENSOR) quantise_tensor(c, t);
+    else quantise_blocks(c, t);
+    for (int64_t r = t->rows; t->kmajor && t->dense && r < MJ_KMAJOR_STRIDE(t->rows); r++)
+        for (int64_t i = 0; i < t->cols; i++) mj_case_want_within(c, "qt", along(t, r, i), 0.0, 0.0);
 }
 
 /* A few rows of special values: zeros (scale 1), tiny, huge; then offsets of the routed layout when experts > 0. */
@@ -88,7 +104,8 @@ static double relu2(double x) { return x > 0.0 ? x * x : 0.0; }
 
 void mj_setup_relu2_fwd(const MjOpShape *s, void *args)
 {
-    *(MjRelu2FwdArgs *)args = (MjRelu2FwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type, .scale_mode = s->scale_mode};
+    *(MjRelu2FwdArgs *)args = (MjRelu2FwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type,
+                                               .scale_mode = s->scale_mode, .kmajor = s->kmajor};
 }
 void mj_fill_relu2_fwd(MjCase *c)
 {
@@ -103,13 +120,15 @@ void mj_ref_relu2_fwd(MjCase *c)
     const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
     double *y = mj_xcalloc((size_t)n + 1, sizeof *y);
     for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->cols)) y[i] = mj_ref_round_bf16((double)(float)relu2(mj_case_in(c, "x", i)));
-    mj_ref_quantise(c, "y", y, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
+    mj_ref_quantise(c, &(MjRefTile){"y", y, used, a->rows, a->cols, a->q_type, a->scale_mode, a->kmajor, a->offset == NULL,
+                                    a->tensor_scale});
     free(y);
 }
 
 void mj_setup_relu2_bwd(const MjOpShape *s, void *args)
 {
-    *(MjRelu2BwdArgs *)args = (MjRelu2BwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type, .scale_mode = s->scale_mode};
+    *(MjRelu2BwdArgs *)args = (MjRelu2BwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type,
+                                               .scale_mode = s->scale_mode, .kmajor = s->kmajor};
 }
 void mj_fill_relu2_bwd(MjCase *c)
 {
@@ -127,14 +146,15 @@ void mj_ref_relu2_bwd(MjCase *c)
         const double x = mj_case_in(c, "x", i);
         dx[i] = mj_ref_round_bf16(x > 0.0 ? (double)(float)(2.0 * x * mj_case_in(c, "dy", i)) : 0.0);
     }
-    mj_ref_quantise(c, "dx", dx, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
+    mj_ref_quantise(c, &(MjRefTile){"dx", dx, used, a->rows, a->cols, a->q_type, a->scale_mode, a->kmajor, a->offset == NULL,
+                                    a->tensor_scale});
     free(dx);
 }
 
 void mj_setup_quantize(const MjOpShape *s, void *args)
 {
     *(MjQuantizeArgs *)args = (MjQuantizeArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .x_type = s->x_type,
-                                              .q_type = s->q_type, .scale_mode = s->scale_mode};
+                                              .q_type = s->q_type, .scale_mode = s->scale_mode, .kmajor = s->kmajor};
 }
 void mj_fill_quantize(MjCase *c)
 {
@@ -149,7 +169,8 @@ void mj_ref_quantize(MjCase *c)
     const int64_t used = a->offset != NULL ? a->offset[a->experts] : a->rows, n = used * a->cols;
     double *x = mj_xcalloc((size_t)n + 1, sizeof *x);
     for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->cols)) x[i] = mj_ref_round_bf16(mj_case_in(c, "x", i));
-    mj_ref_quantise(c, "y", x, used, a->rows, a->cols, a->q_type, a->scale_mode, a->tensor_scale);
+    mj_ref_quantise(c, &(MjRefTile){"y", x, used, a->rows, a->cols, a->q_type, a->scale_mode, a->kmajor, a->offset == NULL,
+                                    a->tensor_scale});
     free(x);
 }
 

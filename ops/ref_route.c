@@ -361,7 +361,8 @@ void mj_ref_combine_bwd(MjCase *c)
 void mj_setup_permute(const MjOpShape *s, void *args)
 {
     *(MjPermuteArgs *)args = (MjPermuteArgs){.tokens = s->tokens, .width = s->width, .experts = s->experts, .top_k = s->top_k,
-                                            .rows = mj_ref_rows(s), .q_type = s->q_type, .scale_mode = s->scale_mode};
+                                            .rows = mj_ref_rows(s), .q_type = s->q_type, .scale_mode = s->scale_mode,
+                                            .kmajor = s->kmajor};
 }
 void mj_fill_permute(MjCase *c)
 {
@@ -377,6 +378,6 @@ void mj_ref_permute(MjCase *c)
     for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128))
         for (int64_t i = 0; a->slot_of[r] >= 0 && i < a->width; i++)
             x[r * a->width + i] = mj_ref_decode(MJ_BUF_BF16, a->x, (int64_t)(a->slot_of[r] / a->top_k) * a->width + i);
-    mj_ref_quantise(c, "out", x, used, a->rows, a->width, a->q_type, a->scale_mode, a->tensor_scale);
+    mj_ref_quantise(c, &(MjRefTile){"out", x, used, a->rows, a->width, a->q_type, a->scale_mode, a->kmajor, false, a->tensor_scale});
     free(x);
 }

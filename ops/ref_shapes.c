@@ -68,6 +68,7 @@ const MjOpShape mj_shapes_tile[] = {
     {.rows = 512, .cols = 96, .experts = 2, .route = 2},
     {.rows = 512, .cols = 256, .experts = 4, E4M3_TENSOR},
     {.rows = 33, .cols = 67, E5M2_TENSOR},
+    {.rows = 300, .cols = 256, E4M3_BLOCK},
     {.rows = 1, .cols = 1, E4M3_BLOCK},
     END,
 };
@@ -83,6 +84,7 @@ const MjOpShape mj_shapes_quantize[] = {
     {.rows = 512, .cols = 256, .experts = 4, .x_type = MJ_T_F32, E4M3_TENSOR},
     {.rows = 33, .cols = 67, E5M2_TENSOR},
     {.rows = 130, .cols = 128, .x_type = MJ_T_F32, E5M2_TENSOR},
+    {.rows = 300, .cols = 256, E4M3_BLOCK},
     {.rows = 1, .cols = 1, E4M3_BLOCK},
     END,
 };

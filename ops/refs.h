@@ -5,6 +5,8 @@
 #include "ops/op_row.h"
 
 size_t mj_quant_tile_shared(MjFamily family, const void *args);
+bool mj_quant_takes(MjFamily family, int32_t cols, int32_t q_type, int32_t kmajor); /* the family's quantisers do */
+void mj_adapt_quant(MjFamily family, MjOpShape *shape);
 
 typedef struct MjWant { /* what one output element must be; sampled cases only */
     int64_t i;
@@ -69,10 +71,17 @@ double mj_length_none(const void *args);
 void mj_fill_guard(MjCase *c);
 bool mj_ref_guard(const double *guard); /* whether the step may change anything */
 
-/* Shared by the ops that quantise tiles (ref_quant.c); `copy` names the bf16 output. */
+/* Shared by the ops that quantise tiles (ref_quant.c). x(used, cols): the values in double, already those of bf16. */
+typedef struct MjRefTile {
+    const char *copy; /* name of the bf16 output */
+    const double *x;
+    int64_t used, rows, cols;
+    int32_t q_type, scale_mode, kmajor;
+    bool dense;       /* no routed layout: a transposed copy ends in zeros */
+    const float *tensor_scale;
+} MjRefTile;
 void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
-void mj_ref_quantise(MjCase *c, const char *copy, const double *x, int64_t used, int64_t rows, int64_t cols, int32_t q_type,
-                     int32_t scale_mode, const float *tensor_scale);
+void mj_ref_quantise(MjCase *c, const MjRefTile *t);
 
 /* The routed layout of a choice of experts, plainly: also what permute and combine cases are made from. */
 typedef struct MjRefLayout {

@@ -1,0 +1,89 @@
+/* The tiles of quant_tile.h on a CPU: one thread, row after row. Scratch: the tile in bf16, then the largest magnitudes. */
+#ifndef MJ_QUANT_TILE_CPU_H
+#define MJ_QUANT_TILE_CPU_H
+
+MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c)
+{
+    int32_t source = r;
+    if (in->slot_of != NULL) {
+        source = in->slot_of[r];
+        if (source < 0) {
+            *x = mj_lanes_zero();
+            return;
+        }
+        source /= in->top_k;
+    }
+    mj_quant_load(x, in, source, out->cols, c, out->cols - c);
+    if (!out->exact) MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));
+}
+
+/* Bf16, or one scale: nothing is shared between rows. */
+MJ_FN void mj_quant_row(const MjQuantIn *in, const MjQuantOut *out, int32_t r)
+{
+    MJ_FOR_CHUNKS(c, out->cols) {
+        const int64_t at = (int64_t)r * out->cols + c;
+        MjLanes x;
+        mj_quant_source(&x, in, out, r, c);
+        if (out->y != NULL) mj_store_bf16(out->y + at, &x, out->cols - c);
+        if (out->type != MJ_T_BF16) mj_store_fp8(out->q + at, &x, out->tensor_inverse, out->cols - c, out->type);
+    }
+}
+
+/* Row i of a tile: its bf16 copy, its row block; remembered for the columns. */
+MJ_FN void mj_quant_tile_row(const MjQuantOut *out, uint16_t *stash, MjLanes *col_max, int32_t r, int32_t c, const MjLanes *x)
+{
+    const int64_t at = (int64_t)r * out->cols + c;
+    const int32_t left = out->cols - c;
+    if (out->y != NULL) mj_store_bf16(out->y + at, x, left);
+    if (out->q != NULL) {
+        MjLanes m = mj_lanes_zero();
+        mj_lanes_abs_max(&m, x);
+        const float scale = mj_fp8_scale(mj_lanes_max(&m), out->type);
+        out->q_scale[(int64_t)(c / MJ_TILE) * out->rows + r] = scale;
+        mj_store_fp8(out->q + at, x, mj_fp8_inverse(scale), left, out->type);
+    }
+    if (out->qt != NULL) {
+        mj_lanes_abs_max(col_max, x);
+        mj_store_bf16_exact(stash, x);
+    }
+}
+
+/* After all rows of the tile: the column blocks. */
+MJ_FN void mj_quant_tile_columns(const MjQuantOut *out, const uint16_t *stash, const MjLanes *col_max, int32_t row0, int32_t rows_here,
+                                 int32_t c)
+{
+    MjLanes scale, inverse;
+    MJ_FOR_LANES(l) scale.v[l] = mj_fp8_scale(col_max->v[l], out->type);
+    MJ_FOR_LANES(l) inverse.v[l] = mj_fp8_inverse(scale.v[l]);
+    mj_store_f32(out->qt_scale + (int64_t)(row0 / MJ_TILE) * out->cols + c, &scale, out->cols - c);
+    for (int32_t i = 0; i < rows_here; i++) {
+        MjLanes x;
+        mj_load_bf16(&x, stash + i * MJ_TILE, MJ_TILE);
+        MJ_FOR_LANES(l) x.v[l] *= inverse.v[l];
+        mj_store_fp8(out->qt + (int64_t)(row0 + i) * out->cols + c, &x, 1.0f, out->cols - c, out->type);
+    }
+}
+
+MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+{
+    uint16_t *stash = (uint16_t *)shared; /* (128, 128) */
+    if (out->type == MJ_T_BF16 || out->mode == MJ_SCALE_TENSOR) {
+        MJ_FOR_ROWS(r, in->used) mj_quant_row(in, out, r);
+        return;
+    }
+    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
+    MJ_FOR_ITEMS(t, (in->used + MJ_TILE - 1) / MJ_TILE * strips) {
+        const int32_t row0 = t / strips * MJ_TILE;
+        const int32_t c = t % strips * MJ_TILE;
+        const int32_t rows_here = in->used - row0 < MJ_TILE ? in->used - row0 : MJ_TILE;
+        MjLanes col_max = mj_lanes_zero();
+        for (int32_t i = 0; i < rows_here; i++) {
+            MjLanes x;
+            mj_quant_source(&x, in, out, row0 + i, c);
+            mj_quant_tile_row(out, stash + i * MJ_TILE, &col_max, row0 + i, c, &x);
+        }
+        if (out->qt != NULL) mj_quant_tile_columns(out, stash, &col_max, row0, rows_here, c);
+    }
+}
+
+#endif

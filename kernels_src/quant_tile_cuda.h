@@ -1,0 +1,177 @@
+/* The tiles of quant_tile.h on a GPU: a block of 8 warps holds a tile of 128 x 128 in registers, from one read. Warp w has
+ * rows 16 w .. 16 w + 15, its lane l the columns 4 l .. 4 l + 3, as packed bf16: all 16 loads of a thread are in flight
+ * together. Largest magnitudes of rows go over the lanes, those of columns over the warps.
+ *
+ * The copy along the rows is transposed (KMAJOR), as a GPU's GEMM reads it; there is no other here.
+ * The transpose needs no byte shuffling: a thread's 16 rows of one column are 16 neighbours of the transposed copy. They
+ * cross the block through shared memory so that 8 lanes store 128 neighbours; chunk w of column c lies at w ^ (c / 4 % 8)
+ * of the column's 8, which keeps the 8 lanes of a 16-byte access in different banks both ways.
+ */
+#ifndef MJ_QUANT_TILE_CUDA_H
+#define MJ_QUANT_TILE_CUDA_H
+
+#define MJ_TILE_WARPS 8
+#define MJ_WARP_ROWS (MJ_TILE / MJ_TILE_WARPS)
+/* scratch: the transposed tile; the largest of each column that each warp saw; what columns are multiplied by */
+#define MJ_TILE_TURNED(shared) ((uint8_t *)(shared))
+#define MJ_TILE_MAX(shared) ((uint16_t *)((uint8_t *)(shared) + MJ_TILE * MJ_TILE))
+#define MJ_TILE_INVERSE(shared) ((float *)(MJ_TILE_MAX(shared) + MJ_TILE_WARPS * MJ_TILE))
+
+#define MJ_UNROLL _Pragma("unroll")
+#define MJ_ABS2 0x7fff7fffu
+#define MJ_LOW_F32(pair) mj_bits_f32((pair) << 16)
+#define MJ_HIGH_F32(pair) mj_bits_f32((pair) & 0xffff0000u)
+
+typedef struct MjTileAt {
+    int32_t first; /* row of the matrix that this warp's rows start at */
+    int32_t c;     /* the tile's first column */
+    bool inside;   /* this lane's columns are the matrix's */
+} MjTileAt;
+
+/* Row of the input for row r of the matrix, -1 where there are zeros. */
+MJ_FN int32_t mj_quant_source(const MjQuantIn *in, int32_t r)
+{
+    if (r >= in->used) return -1;
+    if (in->slot_of == NULL) return r;
+    const int32_t slot = in->slot_of[r];
+    return slot < 0 ? -1 : slot / in->top_k;
+}
+
+MJ_FN void mj_quant_read(uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at)
+{
+    const int32_t column = at->inside ? at->c : at->c - 4 * MJ_LANE; /* outside: column c, in place of zeros */
+    int32_t sources = 0;
+    if (in->slot_of != NULL) sources = mj_quant_source(in, at->first + MJ_LANE % MJ_WARP_ROWS);
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
+        const int32_t source = in->slot_of != NULL ? __shfl_sync(0xffffffffu, sources, i) : mj_quant_source(in, at->first + i);
+        MjLanes v; /* for zeros, row 0 is read: no branch parts the loads */
+        mj_quant_load(&v, in, source < 0 ? 0 : source, out->cols, column, MJ_WHOLE);
+        const uint2 packed = out->exact ? mj_pack_bf16_exact(&v) : mj_pack_bf16(&v);
+        x[i] = source < 0 || !at->inside ? make_uint2(0, 0) : packed;
+    }
+}
+
+/* Lane l gets what row l / 2 of the warp's rows is multiplied by, and stores that row's scale. The largest of 16 rows
+ * are found together: in each step a lane hands over the half of the rows that it stops working on. */
+MJ_FN float mj_quant_row_scales(const uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at)
+{
+    uint32_t m[MJ_WARP_ROWS / 2]; /* rows i and i + 8 */
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS / 2; i++) {
+        const uint32_t low = mj_ptx_max_bf16x2(x[i].x & MJ_ABS2, x[i].y & MJ_ABS2);
+        const uint32_t high = mj_ptx_max_bf16x2(x[i + 8].x & MJ_ABS2, x[i + 8].y & MJ_ABS2);
+        m[i] = mj_ptx_max_bf16x2(__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632));
+    }
+    MJ_UNROLL for (int32_t half = MJ_WARP_ROWS / 4; half > 0; half /= 2) {
+        const bool upper = (MJ_LANE & (2 * half)) != 0;
+        MJ_UNROLL for (int32_t i = 0; i < half; i++) {
+            const uint32_t mine = upper ? m[i + half] : m[i], theirs = upper ? m[i] : m[i + half];
+            m[i] = mj_ptx_max_bf16x2(mine, __shfl_xor_sync(0xffffffffu, theirs, 2 * half));
+        }
+    }
+    m[0] = mj_ptx_max_bf16x2(m[0], __shfl_xor_sync(0xffffffffu, m[0], 16));
+    m[0] = mj_ptx_max_bf16x2(m[0], __shfl_xor_sync(0xffffffffu, m[0], 1));
+    m[0] = mj_ptx_max_bf16x2(m[0], 0); /* a row of NaN alone */
+    const float amax = MJ_LANE < 16 ? MJ_LOW_F32(m[0]) : MJ_HIGH_F32(m[0]);
+    const float scale = mj_fp8_scale(amax, out->type);
+    const int32_t r = at->first + MJ_LANE / 2;
+    if (MJ_LANE % 2 == 0 && r < in->used) out->q_scale[(int64_t)(at->c / MJ_TILE) * out->rows + r] = scale;
+    return mj_fp8_inverse(scale);
+}
+
+/* What this thread's four columns are multiplied by. Every thread of the block takes part. */
+MJ_FN float4 mj_quant_column_scales(const uint2 x[MJ_WARP_ROWS], const MjQuantOut *out, const MjTileAt *at, void *shared)
+{
+    uint32_t low = 0, high = 0;
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
+        low = mj_ptx_max_bf16x2(low, x[i].x & MJ_ABS2);
+        high = mj_ptx_max_bf16x2(high, x[i].y & MJ_ABS2);
+    }
+    ((uint2 *)(MJ_TILE_MAX(shared) + MJ_WARP_INDEX * MJ_TILE))[MJ_LANE] = make_uint2(low, high);
+    mj_barrier();
+    if (threadIdx.x < MJ_TILE) {
+        const int32_t j = (int32_t)threadIdx.x;
+        float amax = 0.0f;
+        MJ_UNROLL for (int32_t w = 0; w < MJ_TILE_WARPS; w++) amax = fmaxf(amax, mj_bf16_to_f32(MJ_TILE_MAX(shared)[w * MJ_TILE + j]));
+        const float scale = mj_fp8_scale(amax, out->type);
+        if (at->c + j < out->cols) out->qt_scale[(int64_t)(at->first / MJ_TILE) * out->cols + at->c + j] = scale;
+        MJ_TILE_INVERSE(shared)[j] = mj_fp8_inverse(scale);
+    }
+    mj_barrier();
+    return ((const float4 *)MJ_TILE_INVERSE(shared))[MJ_LANE];
+}
+
+/* Column `j` (0..3) of this thread, its 16 rows times `by`, into the tile that is stored along the rows. */
+MJ_FN void mj_quant_turn(const float v[MJ_WARP_ROWS], float by, const MjQuantOut *out, int32_t j, void *shared)
+{
+    uint32_t word[4];
+    MJ_UNROLL for (int32_t k = 0; k < 4; k++) {
+        word[k] = mj_fp8_pair(v[4 * k] * by, v[4 * k + 1] * by, out->type) |
+                  mj_fp8_pair(v[4 * k + 2] * by, v[4 * k + 3] * by, out->type) << 16;
+    }
+    const int32_t chunk = MJ_WARP_INDEX ^ (MJ_LANE % 8);
+    *(uint4 *)(MJ_TILE_TURNED(shared) + (4 * MJ_LANE + j) * MJ_TILE + chunk * 16) = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/* The whole block: the transposed copy of the tile. Rows beyond the matrix are zeros and fill its last 128. */
+MJ_FN void mj_quant_store_turned(const uint2 x[MJ_WARP_ROWS], float4 by, const MjQuantOut *out, const MjTileAt *at, void *shared)
+{
+    float v[MJ_WARP_ROWS];
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) v[i] = MJ_LOW_F32(x[i].x);
+    mj_quant_turn(v, by.x, out, 0, shared);
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) v[i] = MJ_HIGH_F32(x[i].x);
+    mj_quant_turn(v, by.y, out, 1, shared);
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) v[i] = MJ_LOW_F32(x[i].y);
+    mj_quant_turn(v, by.z, out, 2, shared);
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) v[i] = MJ_HIGH_F32(x[i].y);
+    mj_quant_turn(v, by.w, out, 3, shared);
+    mj_barrier();
+    const int64_t stride = MJ_KMAJOR_STRIDE(out->rows), row0 = at->first / MJ_TILE * MJ_TILE;
+    MJ_UNROLL for (int32_t k = 0; k < 4; k++) {
+        const int32_t id = (int32_t)threadIdx.x + k * MJ_TILE_WARPS * 32, column = id / 8, chunk = id % 8;
+        if (at->c + column >= out->cols) continue;
+        *(uint4 *)(out->qt + (at->c + column) * stride + row0 + chunk * 16) =
+            *(const uint4 *)(MJ_TILE_TURNED(shared) + column * MJ_TILE + (chunk ^ (column / 4 % 8)) * 16);
+    }
+}
+
+/* The copies that lie as the matrix does: lane l has row l / 2's factor of 16 under MJ_SCALE_BLOCK. */
+MJ_FN void mj_quant_store_rows(const uint2 x[MJ_WARP_ROWS], float inverse, const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at)
+{
+    const int64_t to = (int64_t)at->first * out->cols + at->c;
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
+        const float by = out->mode == MJ_SCALE_BLOCK ? __shfl_sync(0xffffffffu, inverse, 2 * i) : inverse;
+        if (at->first + i >= in->used || !at->inside) continue;
+        const MjLanes v = {{MJ_LOW_F32(x[i].x), MJ_HIGH_F32(x[i].x), MJ_LOW_F32(x[i].y), MJ_HIGH_F32(x[i].y)}};
+        if (out->y != NULL) mj_store_bf16(out->y + to + i * (int64_t)out->cols, &v, MJ_WHOLE);
+        if (out->type != MJ_T_BF16 && out->q != NULL) mj_store_fp8(out->q + to + i * (int64_t)out->cols, &v, by, MJ_WHOLE, out->type);
+    }
+}
+
+/* One tile; every thread of the block. */
+MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at, void *shared)
+{
+    uint2 x[MJ_WARP_ROWS];
+    mj_quant_read(x, in, out, at);
+    const bool block = out->mode == MJ_SCALE_BLOCK;
+    float inverse = out->tensor_inverse;
+    if (out->type != MJ_T_BF16 && out->q != NULL && block) inverse = mj_quant_row_scales(x, in, out, at);
+    mj_quant_store_rows(x, inverse, in, out, at);
+    if (out->type == MJ_T_BF16 || out->qt == NULL) return;
+    float4 by = make_float4(inverse, inverse, inverse, inverse);
+    if (block) by = mj_quant_column_scales(x, out, at, shared);
+    mj_quant_store_turned(x, by, out, at, shared);
+}
+
+/* Columns are a multiple of 4, so that a lane's own are inside the matrix or outside together. */
+MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+{
+    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
+    MJ_FOR_ITEMS(t, (in->used + MJ_TILE - 1) / MJ_TILE * strips) {
+        const int32_t c = t % strips * MJ_TILE;
+        const MjTileAt at = {t / strips * MJ_TILE + MJ_WARP_INDEX * MJ_WARP_ROWS, c,
+                             out->cols % MJ_TILE == 0 || c + 4 * MJ_LANE < out->cols};
+        mj_quant_tile(in, out, &at, shared);
+    }
+}
+
+#endif
