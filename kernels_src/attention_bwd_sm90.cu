@@ -165,6 +165,7 @@ MJ_FN void mj_query_gradient(const MjQueryRows &r, float (&s)[STEP / 2], float (
             if (j > r.row[h] || j < r.low[h]) s[i] = 0.0f;
         }
     }
+    mj_ptx_wgmma_pin(s); /* or the compiler waits first */
     mj_ptx_wgmma_wait<0>();
     mj_ptx_wgmma_pin(dp);
 #pragma unroll
@@ -173,7 +174,7 @@ MJ_FN void mj_query_gradient(const MjQueryRows &r, float (&s)[STEP / 2], float (
 
 MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
 {
-    const int32_t group = MJ_WARP_INDEX / 4 - 1;
+    const int32_t group = mj_math_group();
     const uint32_t own = m.own + 2 * group * MJ_TILE_BYTES(STEP);
     const float c = args->scale * MJ_LOG2E;
     MjRing<STAGES> ring = {0, 0};
@@ -288,18 +289,22 @@ MJ_FN void mj_key_weights(float (&s)[STEP / 2], const float *vector, int32_t key
         for (int e = 0; e < 4; e++) s[i + e] = mj_ptx_ex2(mj_fmaf(s[i + e], c, e % 2 == 0 ? shift.x : shift.y));
     }
     if (masked) {
-        const int32_t *lows = (const int32_t *)vector + 2 * STEP;
 #pragma unroll
-        for (int i = 0; i < STEP / 2; i++) {
-            const int32_t column = i / 4 * 8 + MJ_LANE % 4 * 2 + i % 2, row = key + i / 2 % 2 * 8;
-            if (q0 + column < row || lows[column] > row) s[i] = 0.0f;
+        for (int i = 0; i < STEP / 2; i += 4) {
+            const int32_t column = i * 2 + MJ_LANE % 4 * 2;
+            const int2 low = *(const int2 *)(vector + 2 * STEP + column);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int32_t row = key + e / 2 * 8, hidden = (q0 + column + e % 2 < row) | ((e % 2 == 0 ? low.x : low.y) > row);
+                s[i + e] = hidden != 0 ? 0.0f : s[i + e];
+            }
         }
     }
 }
 
 MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
 {
-    const int32_t group = MJ_WARP_INDEX / 4 - 1;
+    const int32_t group = mj_math_group();
     const uint32_t own = m.own + 2 * group * MJ_TILE_BYTES(STEP);
     const float c = args->scale * MJ_LOG2E;
     MjRing<STAGES> ring = {0, 0};
@@ -330,6 +335,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_pin(s);
             mj_key_weights(s, vector, first + MJ_LANE / 4, q0, c, q0 < first + 15 || lows[STEP - 1] > first);
             mj_fragments<STEP>(p, s);
+            mj_ptx_wgmma_pin(s); /* or the compiler waits first */
             mj_ptx_wgmma_wait<0>();
             mj_ptx_wgmma_pin(dp);
 #pragma unroll

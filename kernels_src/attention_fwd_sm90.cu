@@ -153,7 +153,7 @@ MJ_FN void mj_finish(const MjAttentionFwdArgs *args, const MjTensorMap *map, uin
  * 2), so that the exponentials of one run beside the products of the other. */
 MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps, const MjForward &m, int32_t block, int32_t grid)
 {
-    const int32_t group = MJ_WARP_INDEX / 4 - 1, own = 64 * group + MJ_WARP_INDEX % 4 * 16 + MJ_LANE / 4;
+    const int32_t group = mj_math_group(), own = 64 * group + MJ_WARP_INDEX % 4 * 16 + MJ_LANE / 4;
     const uint32_t q = m.q + MJ_SLAB_BYTES(64) * group, out = m.out + MJ_TILE_BYTES(64) * group;
     const float c = args->scale * MJ_LOG2E;
     float o[HEAD_DIM / 2], s[KEYS / 2], alpha[2];
@@ -180,13 +180,13 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
         if (j == first) mj_release(m.q_empty());
         mj_softmax<true>(r, s, alpha, j * KEYS, c, true);
         mj_fragments<KEYS>(p, s);
+        mj_ptx_mbar_wait(m.v_full(value.slot), value.parity);
         for (j--; j >= first; j--) {
             mj_ptx_mbar_wait(m.k_full(key.slot), key.parity);
             mj_ptx_bar_sync(1 + group, MJ_MATH_THREADS);
             mj_ptx_wgmma_fence();
             mj_wgmma_rows<ROWS, KEYS>(s, q, m.key(key.slot));
             mj_ptx_wgmma_commit();
-            mj_ptx_mbar_wait(m.v_full(value.slot), value.parity);
             mj_ptx_wgmma_fence();
             mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), accumulate);
             mj_ptx_wgmma_commit();
@@ -197,16 +197,18 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
             key.next();
             if (j == first) mj_release(m.q_empty());
             mj_softmax<false>(r, s, alpha, j * KEYS, c, j * KEYS < most);
+            mj_ptx_wgmma_pin(s);
+            const uint32_t used = m.v_empty(value.slot);
+            value.next();
+            mj_ptx_mbar_wait(m.v_full(value.slot), value.parity); /* for the next product; its loop keeps the exponentials above */
             mj_ptx_wgmma_wait<0>();
             mj_ptx_wgmma_pin(o);
-            mj_release(m.v_empty(value.slot));
-            value.next();
+            mj_release(used);
             accumulate = 1;
 #pragma unroll
             for (int i = 0; i < HEAD_DIM / 2; i++) o[i] *= alpha[i / 2 % 2];
             mj_fragments<KEYS>(p, s);
         }
-        mj_ptx_mbar_wait(m.v_full(value.slot), value.parity);
         mj_ptx_wgmma_fence();
         mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), accumulate);
         mj_ptx_wgmma_commit();

@@ -47,6 +47,10 @@ MJ_FN int32_t mj_item(int32_t round, int32_t block, int32_t grid, int32_t items)
     return item < items ? item : -1;
 }
 
+/* Which warpgroup of those that multiply. From one lane, so that the compiler keeps what follows from it, descriptors above
+ * all, in uniform registers. */
+MJ_FN int32_t mj_math_group(void) { return __shfl_sync(0xffffffffu, MJ_WARP_INDEX, 0) / 4 - 1; }
+
 /* A ring of STAGES slots: where the n-th load goes, and the parity of its turn. */
 template <int STAGES_> struct MjRing {
     int32_t slot;
