@@ -20,7 +20,9 @@ void fixture_open(Fixture *f, const char *sources) {
     MjPackOptions o = {.held_out = 0.2, .max_bytes = 200000};
     (void)snprintf(f->dir, sizeof f->dir, "/tmp/mojit-train-XXXXXX");
     if (mkdtemp(f->dir) == NULL) need(1, &err, "mkdtemp");
-    char *prefix = mj_strdup_printf("%s/text", f->dir), *root = mj_strdup_printf("%s/cache", f->dir);
+    const char *kept = getenv("MOJIT_TEST_CACHE");
+    char *prefix = mj_strdup_printf("%s/text", f->dir);
+    char *root = kept != NULL ? mj_strdup_printf("%s", kept) : mj_strdup_printf("%s/cache", f->dir);
     need(mj_data_pack(&sources, 1, prefix, &o, &r, &err), &err, "pack");
     need(mj_fs_make_dirs(root, 0700, &err), &err, "cache folder");
     MjCacheOptions cache = {.roots = root, .lock_dir = root};

@@ -10,7 +10,8 @@ typedef struct Fixture {
     MjCache *cache;
 } Fixture;
 
-/* Packs the text files of `sources` (a folder) and opens a cache in the temporary folder; exits the process with a message
+/* Packs the text files of `sources` (a folder) and opens a cache in the temporary folder, or the one that MOJIT_TEST_CACHE
+ * names, where compiling anew each time takes too long; exits the process with a message
  * when that fails. */
 void fixture_open(Fixture *f, const char *sources);
 void fixture_close(Fixture *f);

@@ -1,5 +1,5 @@
 /* One real training step against the double-precision reference: the loss and every gradient, for dense and mixture,
- * bf16 and both fp8 recipes, in every mode. Usage: test_step FOLDER_WITH_TEXT
+ * bf16 and both fp8 recipes, in every mode. Usage: test_step FOLDER_WITH_TEXT [CASES [DEVICE]]
  *
  * Tolerances are on |got - want| / |want| over a tensor. A rounding to bf16 has a relative RMS of u = 2^-9 / sqrt(3); an
  * fp8 GEMM adds 3.7e-2 (e4m3 x e4m3) or about 6e-2 (e5m2 x e4m3, in the backward half) by quantisation. The roundings on the
@@ -24,6 +24,7 @@
 enum { V = 37, N = 61 }; /* sequences of 32, 20 and 9: neither N nor any of them a multiple of anything */
 
 static Fixture fixture;
+static const char *device_kind = "cpu";
 
 typedef struct Case {
     const char *name, *experts, *linears, *expert_type, *recipe, *normalize;
@@ -50,7 +51,7 @@ static void open_machine(Machine *k, const MjConfig *c) {
     MjJitOptions opt = {.cache = fixture.cache};
     MjDeviceOptions dev = {.threads = 2};
     *k = (Machine){0};
-    must(mj_device_open("cpu", &dev, &k->device, &err), &err, "device");
+    must(mj_device_open(device_kind, &dev, &k->device, &err), &err, "device");
     opt.device = k->device;
     must(mj_mode_find(c->jit.mode, &opt.mode, &err), &err, "mode");
     must(mj_bucket_parse(c->jit.bucket, &opt.bucket, &err), &err, "bucket");
@@ -279,6 +280,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(moe_bf16_normalized), cmocka_unit_test(moe_fp8_experts_block), cmocka_unit_test(moe_fp8_all_tensor),
     };
     if (argc > 2) cmocka_set_test_filter(argv[2]);
+    if (argc > 3) device_kind = argv[3];
     fixture_open(&fixture, argv[1]);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     fixture_close(&fixture);

@@ -1,0 +1,146 @@
+/* Training on a GPU (in CI the simulated one): every mode gives the same bits, with and without graphs; the losses are the
+ * cpu's within what rounding allows; a step has no wait of the host in it. Usage: test_gpu FOLDER_WITH_TEXT [CASES]
+ *
+ * Both devices round to bf16 (fp8) in the same places and differ only in the order of f32 sums, yet each may be as far from
+ * the truth as test_step.c allows: T of a gradient. So T of the way that the loss has come since the first step, for the
+ * updates so far, and T / sqrt(targets) of the loss itself, whose errors over the targets are independent. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fixture.h"
+#include "train/train.h"
+
+enum { STEPS = 3, TARGETS = 64 /* of a step, at least */ };
+static const double BF16 = 2 * 0.00113 * 6.9, BLOCK = 2 * 0.037 * 4, TENSOR = 2 * 0.05 * 4; /* as in test_step.c */
+
+typedef struct Run {
+    double loss[STEPS], norm[STEPS];
+    int64_t tokens[STEPS];
+    int steps;
+    float *weights;
+    int64_t n;
+    MjTrainTotals totals;
+} Run;
+
+static Fixture fixture;
+
+static void on_step(void *user, const MjStepMetrics *m) {
+    Run *r = user;
+    r->loss[r->steps] = m->loss;
+    r->norm[r->steps] = m->grad_norm;
+    r->tokens[r->steps++] = m->tokens;
+}
+
+static void on_log(void *user, const char *line) {
+    (void)user;
+    print_message("%s\n", line);
+}
+
+static void run(const char *const *settings, const char *device, const char *mode, bool graphs, Run *out) {
+    MjConfig c;
+    MjError err = MJ_ERROR_INIT;
+    MjTrain *t = NULL;
+    fixture_config(&fixture, &c);
+    const char *const base[] = {"train.steps=3", "train.batch=1", "train.seq_len=100", "train.grad_accum=2", "model.depth=1",
+                                "data.packing=docs", "data.held_out="};
+    for (size_t i = 0; i < sizeof base / sizeof *base; i++) fixture_set(&c, base[i]);
+    for (int i = 0; settings[i] != NULL; i++) fixture_set(&c, settings[i]);
+    (void)snprintf(c.run.device, sizeof c.run.device, "%s", device);
+    (void)snprintf(c.jit.mode, sizeof c.jit.mode, "%s", mode);
+    c.run.graphs = graphs;
+    *out = (Run){0};
+    MjTrainOptions opt = {.config = c, .cache = fixture.cache, .callbacks = {.user = out, .step = on_step, .log = on_log}};
+    if (mj_train_open(&opt, &t, &err) != 0 || mj_train_run(t, &err) != 0 || mj_train_weights(t, &out->weights, &out->n, &err) != 0)
+        fail_msg("%s %s: %s\n%s", device, mode, err.message, err.log != NULL ? err.log : "");
+    mj_train_totals(t, &out->totals);
+    mj_train_close(t);
+    assert_int_equal(out->steps, STEPS);
+}
+
+static void same_bits(const Run *a, const Run *b, const char *what) {
+    for (int i = 0; i < STEPS; i++)
+        if (memcmp(&a->loss[i], &b->loss[i], sizeof(double)) != 0 || memcmp(&a->norm[i], &b->norm[i], sizeof(double)) != 0)
+            fail_msg("FAIL gpu[%s]: step %d: loss %.17g and norm %.17g, in static %.17g and %.17g", what, i + 1, b->loss[i],
+                     b->norm[i], a->loss[i], a->norm[i]);
+    if (a->n != b->n || memcmp(a->weights, b->weights, (size_t)a->n * sizeof(float)) != 0) fail_msg("FAIL gpu[%s]: weights differ", what);
+}
+
+static void near(const Run *cpu, const Run *gpu, double t, const char *what) {
+    for (int i = 0; i < STEPS; i++) {
+        const double tolerance = t * (fabs(cpu->loss[0] - cpu->loss[i]) + cpu->loss[i] / sqrt(TARGETS));
+        if (cpu->tokens[i] != gpu->tokens[i] || !(fabs(cpu->loss[i] - gpu->loss[i]) <= tolerance))
+            fail_msg("FAIL gpu[%s]: step %d: loss %.9g on the GPU, %.9g on the cpu, tol %.3g", what, i + 1, gpu->loss[i], cpu->loss[i],
+                     tolerance);
+        if (getenv("MOJIT_TEST_PRINT") != NULL)
+            print_message("%s step %d: %.9g cpu %.9g, differ by %.2g, tol %.2g\n", what, i + 1, gpu->loss[i], cpu->loss[i],
+                          fabs(cpu->loss[i] - gpu->loss[i]), tolerance);
+    }
+}
+
+static void compare(const char *const *settings, double t, const char *what) {
+    static const struct {
+        const char *mode;
+        bool graphs;
+    } runs[] = {{"static", true}, {"dynamic", true}, {"nocompile", true}, {"static", false}};
+    Run cpu, first = {0};
+    run(settings, "cpu", "nocompile", true, &cpu);
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        Run r;
+        char name[96];
+        (void)snprintf(name, sizeof name, "%s %s%s", what, runs[i].mode, runs[i].graphs ? "" : ", no graphs");
+        run(settings, "cuda", runs[i].mode, runs[i].graphs, &r);
+        assert_int_equal(r.totals.waits_in_steps, 0);
+        assert_true(runs[i].graphs ? r.totals.graphs_captured > 0 : r.totals.graphs_captured == 0);
+        if (runs[i].graphs && i == 0) { /* the last step: two micro-batches, nothing launched beside their graphs */
+            assert_int_equal(r.totals.last_step.graph_launches, 2);
+            assert_int_equal(r.totals.last_step.launches, 0);
+        }
+        near(&cpu, &r, t, name);
+        if (i == 0) {
+            first = r;
+            continue;
+        }
+        same_bits(&first, &r, name);
+        free(r.weights);
+    }
+    free(first.weights);
+    free(cpu.weights);
+}
+
+static void bf16(void **state) {
+    (void)state;
+    compare((const char *const[]){"precision.experts=bf16", NULL}, BF16, "bf16");
+}
+static void fp8_experts_block(void **state) {
+    (void)state;
+    compare((const char *const[]){"precision.experts=fp8", "precision.recipe=block", NULL}, BLOCK, "fp8 experts, block");
+}
+static void fp8_all_tensor(void **state) {
+    (void)state;
+    compare((const char *const[]){"precision.experts=fp8", "precision.linears=fp8", "precision.recipe=tensor", NULL}, TENSOR, "fp8, tensor");
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return 2;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bf16), cmocka_unit_test(fp8_experts_block), cmocka_unit_test(fp8_all_tensor)};
+    MjDeviceInfo info;
+    MjError err = MJ_ERROR_INIT;
+    if (mj_device_probe("cuda", NULL, &info, &err) != 0) {
+        printf("skipped: %s\n", err.message);
+        mj_error_clear(&err);
+        return 77;
+    }
+    cmocka_set_test_filter(argc > 2 ? argv[2] : "*");
+    fixture_open(&fixture, argv[1]);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    fixture_close(&fixture);
+    return failed;
+}
