@@ -227,7 +227,7 @@ MJ_FN void mj_gemm_promote(float (&acc)[MJ_GEMM_ACCS], const float (&part)[MJ_GE
             if (SCALE_MODE != MJ_SCALE_BLOCK) acc[4 * j + i] += part[4 * j + i];
             else if (LAYOUT == MJ_GEMM_TN) acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * columns[8 * j + i % 2], acc[4 * j + i]);
             else if (TILE_N <= MJ_FP8_BLOCK) acc[4 * j + i] = mj_fmaf(part[4 * j + i], row, acc[4 * j + i]);
-            else acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * x->column[8 * j >= first_block], acc[4 * j + i]);
+            else acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * (8 * j < first_block ? x->column[0] : x->column[1]), acc[4 * j + i]);
         }
 }
 
