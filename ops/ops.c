@@ -303,6 +303,26 @@ static int check_outputs(MjOps *ops, const MjOpRow *row, const void *args, const
     return 0;
 }
 
+static bool by_library(const MjOps *ops, MjOpId id, const void *args)
+{
+    return id == MJ_OP_GEMM && ops->family != MJ_FAMILY_CPU && mj_gemm_library_rule(ops->dense, args);
+}
+
+/* A dense product by cuBLASLt; while a plan is recorded, only the library's own plan is made, so that none is left to make
+ * when the step is captured. */
+static int launch_library(MjOps *ops, const MjGemmArgs *args, bool recording, MjError *err)
+{
+    MjLtGemm g;
+    if (ops->device == NULL) return 0; /* a plan for another machine: there is nothing to compile */
+    if (ops->library == NULL)
+        return mj_error(err, MJ_ERR_MISSING, "run.dense_gemm = cublaslt, and cuBLASLt was not opened");
+    if (args->m == 0 || args->n == 0 || args->k == 0 || !mj_gemm_library_map(args, ops->library_rows, &g))
+        return mj_error(err, MJ_ERR_USAGE, "cuBLASLt has no product of m=%d n=%d k=%d with k a multiple of 16 (fp8) and more than 0 of each: "
+                        "set run.dense_gemm = mojit", args->m, args->n, args->k);
+    int rc = recording ? mj_blaslt_prepare(ops->library, &g, err) : mj_blaslt_gemm(ops->library, &g, err);
+    return rc == MJ_ERR_MISSING ? mj_error_context(err, rc, "set run.dense_gemm = mojit") : rc;
+}
+
 /* A plan for a target that lacks a template of an op holds all the others, and says so once. */
 static int plan_without(MjOps *ops, const MjOpRow *row, MjError *err)
 {
@@ -323,8 +343,8 @@ int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, con
     assert(args_bytes == row->args_bytes);
     (void)args_bytes;
     const MjOpBinding *b = NULL;
-    int rc = find_binding(ops, row, args, &b, err);
-    const bool recording = mj_jit_recording(ops->jit);
+    const bool library = by_library(ops, id, args), recording = mj_jit_recording(ops->jit);
+    int rc = library ? 0 : find_binding(ops, row, args, &b, err);
     if (rc == MJ_ERR_MISSING && recording && ops->device == NULL) return plan_without(ops, row, err);
     if (rc != 0) return rc;
     if (!recording && ops->device == NULL)
@@ -334,7 +354,7 @@ int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, con
         rc = ops->device->ops->synchronize(ops->device, err);
         start = mj_clock_ns();
     }
-    if (rc == 0) rc = launch_phases(ops, row, b, args, err);
+    if (rc == 0) rc = library ? launch_library(ops, args, recording, err) : launch_phases(ops, row, b, args, err);
     if (rc == 0 && ops->profile && !recording) {
         rc = ops->device->ops->synchronize(ops->device, err);
         double flops = 0.0, bytes = 0.0;

@@ -13,6 +13,7 @@
 
 #include "jit/jit.h"
 #include "kernels_src/kernel_args.h"
+#include "ops/gemm_library.h"
 #include "runtime/base/error.h"
 #include "runtime/device.h"
 
@@ -56,6 +57,9 @@ typedef struct MjOps {
     uint64_t missing;   /* bit an op: a plan without a device went on without it, as this family has no template for it */
     const MjTemplate *forced_tmpl; /* `mojit tune`: this template's tuning values are these, by parameter */
     int32_t forced[MJ_MAX_PARAMS];
+    MjDenseGemm dense;  /* how dense products are done on a cuda target; see mj_gemm_library_rule */
+    MjBlasLt *library;  /* not owned; needed to launch what the rule gives to it */
+    int64_t library_rows; /* the largest step's padded tokens, that its algorithms are pinned to */
     bool check_finite;  /* after each op, name the first that produced a NaN or infinity (used to explain a NaN loss) */
 } MjOps;
 

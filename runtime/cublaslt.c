@@ -9,7 +9,7 @@
 #include "runtime/base/mem.h"
 #include "runtime/cuda_device.h"
 
-#define WORKSPACE_BYTES ((size_t)32 << 20) /* what the reference recommends for Hopper */
+#define WORKSPACE_BYTES MJ_BLASLT_WORKSPACE_BYTES
 #define MIN_VERSION 120000
 #define BLOCK_SCALES_VERSION 120900
 

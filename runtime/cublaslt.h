@@ -37,6 +37,8 @@ typedef struct MjLtGemm { /* row-major C(m, n) = A B, or C += A B, summed over k
                                       * rows take the very same one. MJ_ERR_MISSING where it can't do them */
 } MjLtGemm;
 
+#define MJ_BLASLT_WORKSPACE_BYTES ((size_t)32 << 20) /* what the reference recommends for Hopper */
+
 typedef struct MjBlasLt MjBlasLt;
 
 /* Whether there is a library that can be used, and its version; needs no device. MJ_ERR_MISSING as below. */

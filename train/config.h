@@ -73,6 +73,7 @@ typedef struct MjRunConfig {
     char device[MJ_CONFIG_TEXT], out[MJ_CONFIG_TEXT];
     int32_t threads;
     bool graphs;
+    int32_t dense_gemm; /* MjDenseGemm */
 } MjRunConfig;
 
 typedef struct MjConfig {

@@ -30,6 +30,7 @@ struct MjTrain {
     uint64_t start_ns, run_ns;
     void *peak_scratch;
     atomic_int stop;
+    MjBlasLt *library; /* when run.dense_gemm wants it */
 };
 
 static void say(MjTrain *t, const char *line) {
@@ -105,6 +106,25 @@ static void fill_totals(MjTrain *t, const MjMode *mode) {
     t->totals.parameters = mj_dims_parameters(d);
     t->totals.active_parameters = mj_dims_matrix_weights(d) + (int64_t)d->vocab * d->width;
     t->totals.predicted_bytes = mj_memory_predict(d, info->family != MJ_FAMILY_CPU);
+    if (t->library != NULL) t->totals.predicted_bytes += MJ_BLASLT_WORKSPACE_BYTES;
+}
+
+static int open_library(MjTrain *t, MjError *err) {
+    int rc = 0;
+    MjDims d;
+    char line[200];
+    t->ops.dense = (MjDenseGemm)t->opt.config.run.dense_gemm;
+    if (t->ops.dense != MJ_DENSE_CUBLASLT) return 0;
+    MJ_TRY(mj_blaslt_open(t->device, &t->library, err));
+    MJ_TRY(mj_dims_make(&t->opt.config, &d, err));
+    t->ops.library = t->library;
+    t->ops.library_rows = d.max_tokens;
+    const int version = mj_blaslt_version(t->library);
+    (void)snprintf(line, sizeof line, "dense products by cuBLASLt %d.%d, pinned to %d rows; that every mode gives the same bits is not promised",
+                   version / 10000, version % 10000 / 100, d.max_tokens);
+    say(t, line);
+out:
+    return rc;
 }
 
 static int open_all(MjTrain *t, MjError *err) {
@@ -120,6 +140,7 @@ static int open_all(MjTrain *t, MjError *err) {
     MJ_TRY(open_jit(t, mode, bucket, err));
     MJ_TRY(mj_ops_open(t->device, t->jit, &t->ops, err));
     t->ops.profile = t->opt.profile;
+    MJ_TRY(open_library(t, err));
     MJ_TRY(mj_model_open(c, &t->ops, &t->model, err));
     mj_step_open(&t->step, t->model, mode, bucket, c);
     fill_totals(t, mode);
@@ -161,6 +182,7 @@ void mj_train_close(MjTrain *t) {
     mj_tokens_close(t->train_tokens);
     mj_tokens_close(t->held_out);
     if (t->peak_scratch != NULL) t->device->ops->free(t->device, t->peak_scratch);
+    mj_blaslt_close(t->library);
     if (t->jit != NULL) mj_jit_close(t->jit);
     mj_device_close(t->device);
     free(t);
