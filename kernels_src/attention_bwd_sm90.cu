@@ -318,7 +318,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         for (int i = 0; i < HEAD_DIM / 2; i++) dk[i] = dv[i] = 0.0f;
         mj_ptx_mbar_wait(m.own_full(), (uint32_t)round & 1u);
         const int32_t end = *m.end;
-        int32_t q0 = i0;
+        int32_t q0 = i0, before = -1;
         mj_pass(m, ring, q0, own0 < end ? own0 : end, STEP);
         for (; q0 < end; q0 += STEP, ring.next()) {
             const uint32_t stage = m.stage(ring.slot);
@@ -329,6 +329,11 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_fence();
             mj_wgmma_rows<STEP, STEP>(s, own, stage);
             mj_ptx_wgmma_commit();
+            mj_ptx_wgmma_wait<1>(); /* the registers of p and ds are free: room for dp */
+            mj_ptx_wgmma_pin(dk);
+            mj_ptx_wgmma_pin(dv);
+            if (before >= 0) mj_release(m.empty(before));
+            mj_ptx_wgmma_fence();
             mj_wgmma_rows<STEP, STEP>(dp, own + MJ_TILE_BYTES(STEP), stage + MJ_TILE_BYTES(STEP));
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_wait<1>();
@@ -349,12 +354,13 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_wgmma_columns<STEP>(dv, p, stage + MJ_TILE_BYTES(STEP), 1);
             mj_wgmma_columns<STEP>(dk, ds, stage, 1);
             mj_ptx_wgmma_commit();
-            mj_ptx_wgmma_wait<0>(); /* no registers are left to issue more; the other warpgroup does */
-            mj_ptx_wgmma_pin(dk);
-            mj_ptx_wgmma_pin(dv);
-            mj_release(m.empty(ring.slot));
+            before = ring.slot;
         }
+        mj_ptx_wgmma_wait<0>();
+        mj_ptx_wgmma_pin(dk);
+        mj_ptx_wgmma_pin(dv);
         mj_release(m.own_empty());
+        if (before >= 0) mj_release(m.empty(before));
         mj_pass(m, ring, q0, end, STEP);
         mj_store_rows(args->dk, own0, head, dk, args->scale, TOKENS, HEADS);
         mj_store_rows(args->dv, own0, head, dv, 1.0f, TOKENS, HEADS);
