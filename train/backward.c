@@ -18,14 +18,14 @@ static int relu2_bwd(MjModel *m, const uint16_t *pre, MjOperand *out, int32_t ro
     if (rc != 0) return rc;
     bool tensor = m->d.tensor_recipe;
     MjRelu2BwdArgs a = {.x = pre, .dy = m->s.dact, .offset = g ? g->offset : NULL, .rows = rows, .cols = out->cols,
-                        .experts = g ? g->experts : 1, .q_type = out->type};
+                        .experts = g ? g->experts : 1, .q_type = out->type, .kmajor = mj_linear_kmajor(m, out->type)};
     if (out->type == MJ_T_BF16) {
         a.dx = out->bf16;
         a.scale_mode = MJ_SCALE_NONE;
     } else {
         a.q = out->q;
         a.q_scale = tensor ? NULL : out->q_scale;
-        a.qt = tensor ? NULL : out->qt;
+        a.qt = tensor && !a.kmajor ? NULL : out->qt;
         a.qt_scale = tensor ? NULL : out->qt_scale;
         a.tensor_scale = tensor ? out->q_scale : NULL;
         a.scale_mode = tensor ? MJ_SCALE_TENSOR : MJ_SCALE_BLOCK;

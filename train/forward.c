@@ -40,14 +40,14 @@ static int relu2(MjModel *m, const uint16_t *pre, MjOperand *act, int32_t rows, 
     if (rc != 0) return rc;
     bool tensor = m->d.tensor_recipe;
     MjRelu2FwdArgs a = {.x = pre, .offset = g ? g->offset : NULL, .rows = rows, .cols = act->cols,
-                        .experts = g ? g->experts : 1, .q_type = act->type};
+                        .experts = g ? g->experts : 1, .q_type = act->type, .kmajor = mj_linear_kmajor(m, act->type)};
     if (act->type == MJ_T_BF16) {
         a.y = act->bf16;
         a.scale_mode = MJ_SCALE_NONE;
     } else {
         a.q = act->q;
         a.q_scale = tensor ? NULL : act->q_scale;
-        a.qt = tensor ? NULL : act->qt;
+        a.qt = tensor && !a.kmajor ? NULL : act->qt;
         a.qt_scale = tensor ? NULL : act->qt_scale;
         a.tensor_scale = tensor ? act->q_scale : NULL;
         a.scale_mode = tensor ? MJ_SCALE_TENSOR : MJ_SCALE_BLOCK;
@@ -90,14 +90,15 @@ static int permute(MjModel *m, MjLayer *l, MjError *err) {
     if (rc != 0) return rc;
     bool tensor = m->d.tensor_recipe;
     MjPermuteArgs a = {.x = l->h2, .slot_of = e->slot_of, .offset = e->offset, .tokens = m->tokens, .width = m->d.width,
-                       .experts = m->d.experts, .top_k = m->d.top_k, .rows = m->rows, .q_type = e->x.type};
+                       .experts = m->d.experts, .top_k = m->d.top_k, .rows = m->rows, .q_type = e->x.type,
+                       .kmajor = mj_linear_kmajor(m, e->x.type)};
     if (e->x.type == MJ_T_BF16) {
         a.out = e->x.bf16;
         a.scale_mode = MJ_SCALE_NONE;
     } else {
         a.q = e->x.q;
         a.q_scale = tensor ? NULL : e->x.q_scale;
-        a.qt = tensor ? NULL : e->x.qt;
+        a.qt = tensor && !a.kmajor ? NULL : e->x.qt;
         a.qt_scale = tensor ? NULL : e->x.qt_scale;
         a.tensor_scale = tensor ? e->x.q_scale : NULL;
         a.scale_mode = tensor ? MJ_SCALE_TENSOR : MJ_SCALE_BLOCK;

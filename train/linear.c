@@ -7,13 +7,15 @@ static int32_t scale_mode(const MjModel *m, int32_t type) {
     return m->d.tensor_recipe ? MJ_SCALE_TENSOR : MJ_SCALE_BLOCK;
 }
 
+bool mj_linear_kmajor(const MjModel *m, int32_t type) { return type != MJ_T_BF16 && m->ops->family != MJ_FAMILY_CPU; }
+
 MjOperand mj_linear_gradient(const MjModel *m, bool fp8, uint16_t *bf16, int32_t cols) {
     if (!fp8) return (MjOperand){.type = MJ_T_BF16, .cols = cols, .bf16 = bf16};
     MjOperand op = {.type = MJ_T_E4M3, .cols = cols, .q = m->s.q, .qt = m->s.qt, .q_scale = m->s.q_scale,
                     .qt_scale = m->s.qt_scale};
     if (m->d.tensor_recipe) {
         op.type = MJ_T_E5M2;
-        op.qt = m->s.q;
+        if (!mj_linear_kmajor(m, op.type)) op.qt = m->s.q;
         op.q_scale = op.qt_scale = m->s.tensor_scale;
     }
     return op;
@@ -35,13 +37,13 @@ int mj_linear_quantize(MjModel *m, MjOperand *op, const void *x, int32_t x_type,
     if (rc != 0) return rc;
     MjQuantizeArgs a = {.x = x, .offset = g ? g->offset : NULL, .rows = rows, .cols = op->cols,
                         .experts = g ? g->experts : 1, .x_type = x_type, .q_type = op->type,
-                        .scale_mode = scale_mode(m, op->type)};
+                        .scale_mode = scale_mode(m, op->type), .kmajor = mj_linear_kmajor(m, op->type)};
     if (op->type == MJ_T_BF16) {
         a.y = op->bf16;
     } else {
         a.q = op->q;
         a.q_scale = m->d.tensor_recipe ? NULL : op->q_scale;
-        a.qt = m->d.tensor_recipe ? NULL : op->qt;
+        a.qt = m->d.tensor_recipe && !a.kmajor ? NULL : op->qt;
         a.qt_scale = m->d.tensor_recipe ? NULL : op->qt_scale;
         a.tensor_scale = m->d.tensor_recipe ? op->q_scale : NULL;
     }
@@ -50,7 +52,7 @@ int mj_linear_quantize(MjModel *m, MjOperand *op, const void *x, int32_t x_type,
 
 static MjGemmArgs gemm(const MjModel *m, int32_t layout, int32_t a_type, int32_t b_type, const MjGroups *g) {
     MjGemmArgs a = {.layout = layout, .a_type = a_type, .b_type = b_type, .scale_mode = scale_mode(m, a_type),
-                    .experts = 1, .group = MJ_GROUP_NONE};
+                    .experts = 1, .group = MJ_GROUP_NONE, .kmajor = mj_linear_kmajor(m, a_type)};
     if (g != NULL) {
         a.group = layout == MJ_GEMM_TN ? MJ_GROUP_K : MJ_GROUP_M;
         a.experts = g->experts;

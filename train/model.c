@@ -38,20 +38,23 @@ static float *take_f32(Builder *b, int64_t n, const char *what) { return take(b,
 static uint16_t *take_bf16(Builder *b, int64_t n, const char *what) { return take(b, n, 2, what); }
 static int32_t *take_i32(Builder *b, int64_t n, const char *what) { return take(b, n, 4, what); }
 
-/* Saved until the backward pass: bf16 and recipe tensor whole; recipe block keeps qt and lets q go to scratch. */
+/* Bytes of a copy along the rows. */
+static int64_t turned_bytes(const MjModel *m, int64_t rows, int64_t cols) {
+    return (mj_linear_kmajor(m, MJ_T_E4M3) ? MJ_KMAJOR_STRIDE(rows) : rows) * cols;
+}
+
+/* Saved until the backward pass: bf16 whole; fp8 keeps qt and lets q go to scratch, unless one copy is both. */
 static MjOperand saved_operand(Builder *b, bool fp8, int64_t rows, int32_t cols, uint16_t *existing, const char *what) {
     MjOperand op = {.type = fp8 ? MJ_T_E4M3 : MJ_T_BF16, .cols = cols};
     if (!fp8) {
         op.bf16 = existing != NULL ? existing : take_bf16(b, rows * cols, what);
-    } else if (b->m->d.tensor_recipe) {
-        op.q = op.qt = take(b, rows * cols, 1, what);
-        op.q_scale = op.qt_scale = take_f32(b, 1, what);
-    } else {
-        op.q = b->m->s.q;
-        op.q_scale = b->m->s.q_scale;
-        op.qt = take(b, rows * cols, 1, what);
-        op.qt_scale = take_f32(b, (rows + 127) / 128 * cols, what);
+        return op;
     }
+    const bool tensor = b->m->d.tensor_recipe;
+    op.qt = take(b, turned_bytes(b->m, rows, cols), 1, what);
+    op.qt_scale = take_f32(b, tensor ? 1 : (rows + 127) / 128 * cols, what);
+    op.q = tensor && !mj_linear_kmajor(b->m, op.type) ? op.qt : b->m->s.q;
+    op.q_scale = tensor ? op.qt_scale : b->m->s.q_scale;
     return op;
 }
 
@@ -97,13 +100,13 @@ static void working_copy(Builder *b, MjWeight *w) {
     }
     int64_t blocks = (int64_t)w->experts * ((w->out + 127) / 128) * ((w->in + 127) / 128);
     w->q = take(b, n, 1, "fp8 weights");
-    if (b->m->ops->family != MJ_FAMILY_CPU) w->q_t = take(b, n, 1, "fp8 weights, transposed");
+    if (mj_linear_kmajor(b->m, w->type)) w->q_t = take(b, n, 1, "fp8 weights, transposed");
     w->scale = take_f32(b, b->m->d.tensor_recipe ? 1 : blocks, "weight scales");
 }
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Elements of the largest fp8 operand that goes through scratch. */
+/* Elements of the largest fp8 operand that goes through scratch, of n tokens or r routed rows. */
 static int64_t scratch_elements(const MjDims *d, int64_t n, int64_t r) {
     int64_t largest = 0;
     bool dense = d->experts == 0;
@@ -118,10 +121,11 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     const MjDims *d = &m->d;
     MjScratch *s = &m->s;
     int64_t w = d->width, fp8 = scratch_elements(d, n, r);
+    const bool turned = mj_linear_kmajor(m, MJ_T_E4M3);
     bool tensor = d->tensor_recipe;
     s->q = take(b, fp8, 1, "fp8 scratch");
     s->q_scale = take_f32(b, tensor ? 0 : (fp8 + 127) / 128, "scale scratch");
-    s->qt = take(b, tensor ? 0 : fp8, 1, "fp8 scratch");
+    s->qt = take(b, turned ? scratch_elements(d, MJ_KMAJOR_STRIDE(n), MJ_KMAJOR_STRIDE(r)) : tensor ? 0 : fp8, 1, "fp8 scratch");
     s->qt_scale = take_f32(b, tensor ? 0 : (fp8 + 127) / 128, "scale scratch");
     s->tensor_scale = take_f32(b, tensor ? 1 : 0, "scale scratch");
     s->amax_partial = take_f32(b, tensor ? 256 : 0, "amax scratch");

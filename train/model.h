@@ -26,7 +26,7 @@ enum { MJ_GROUP_EMBEDDING, MJ_GROUP_HEAD, MJ_GROUP_MATRICES, MJ_GROUP_ROUTERS, M
 typedef struct MjOperand { /* a (rows, cols) matrix as a GEMM reads it */
     int32_t type, cols;    /* MJ_T_* */
     uint16_t *bf16;        /* type bf16 */
-    uint8_t *q, *qt;       /* fp8 along cols, and along rows for wgrad; recipe tensor: the same bytes */
+    uint8_t *q, *qt;       /* fp8 along cols, and along rows for wgrad; recipe tensor: the same values */
     float *q_scale;        /* (cols/128, rows) or (1) */
     float *qt_scale;       /* (rows/128, cols) or (1) */
 } MjOperand;
@@ -173,6 +173,9 @@ int mj_linear_dgrad(MjModel *m, const MjOperand *dy, const MjWeight *w, void *dx
 /* grad of w (out, in) += dy^T x */
 int mj_linear_wgrad(MjModel *m, const MjOperand *dy, const MjOperand *x, const MjWeight *w, int32_t rows,
                     const MjGroups *g, MjError *err) MJ_MUST_CHECK;
+/* Whether operands of this type are stored along K here (fp8 on a GPU, see MjGemmArgs): weights are kept transposed too,
+ * and the copy along the rows is (cols, MJ_KMAJOR_STRIDE(rows)), in recipe tensor as well. */
+bool mj_linear_kmajor(const MjModel *m, int32_t type);
 /* A gradient operand in scratch: type by recipe, or bf16 at `bf16`. */
 MjOperand mj_linear_gradient(const MjModel *m, bool fp8, uint16_t *bf16, int32_t cols);
 
