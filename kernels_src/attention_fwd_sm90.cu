@@ -14,6 +14,8 @@
 #define KEYS MJ_ATTENTION_SM90_FWD_KEYS
 #define STAGES MJ_ATTENTION_SM90_FWD_STAGES
 
+#define MJ_NO_SCORE (-1e30f) /* a row's largest score before the first; finite, so that differences are */
+
 struct MjForwardMaps { /* boxes of (64, 1, ROWS), (64, 1, KEYS) twice and, for each warpgroup's own rows, (64, 1, 64) */
     MjTensorMap q, k, v, out;
 };
@@ -73,39 +75,36 @@ MJ_FN void mj_rows_of(const MjAttentionFwdArgs *args, int32_t item, int32_t own,
     for (int h = 0; h < 2; h++) {
         r.row[h] = i0 + own + 8 * h;
         r.low[h] = r.row[h] < TOKENS ? mj_attention_low(args->pos, WINDOW, r.row[h]) : r.row[h];
+        r.most[h] = MJ_NO_SCORE;
+        r.sum[h] = 0.0f;
     }
     r.least = mj_attention_low(args->pos, WINDOW, i0);
 }
 
 /* Scores of the keys from j0 on become weights; c = scale * log2(e). The factor of older sums is left in alpha. */
-template <bool FIRST>
 MJ_FN void mj_softmax(MjRows &r, float (&s)[KEYS / 2], float (&alpha)[2], int32_t j0, float c, bool masked)
 {
-    if (FIRST || masked) {
+    if (masked) {
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++) {
             const int32_t j = j0 + i / 4 * 8 + MJ_LANE % 4 * 2 + i % 2, h = i / 2 % 2;
-            if (j < r.low[h] || (FIRST && j > r.row[h])) s[i] = mj_bits_f32(0xff800000u);
+            if ((j < r.low[h]) | (j > r.row[h])) s[i] = mj_bits_f32(0xff800000u);
         }
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        float most[2] = {s[2 * h], s[2 * h + 1]};
+        float most[2] = {r.most[h], s[2 * h]}, sum[2];
 #pragma unroll
-        for (int i = 4 + 2 * h; i < KEYS / 2; i += 4) {
+        for (int i = 2 * h; i < KEYS / 2; i += 4) {
             most[0] = fmaxf(most[0], s[i]);
             most[1] = fmaxf(most[1], s[i + 1]);
         }
-        const float before = FIRST ? 0.0f : r.most[h];
-        float now = mj_quad_max(fmaxf(most[0], most[1]));
-        if (!FIRST) now = fmaxf(now, before);
-        alpha[h] = FIRST ? 0.0f : mj_ptx_ex2((before - now) * c);
-        r.most[h] = now;
-    }
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const float shift = -r.most[h] * c;
-        float sum[2] = {FIRST ? 0.0f : r.sum[h] * alpha[h], 0.0f};
+        most[0] = mj_quad_max(fmaxf(most[0], most[1]));
+        alpha[h] = mj_ptx_ex2((r.most[h] - most[0]) * c);
+        r.most[h] = most[0];
+        const float shift = -most[0] * c;
+        sum[0] = r.sum[h] * alpha[h];
+        sum[1] = 0.0f;
 #pragma unroll
         for (int i = 2 * h; i < KEYS / 2; i += 4)
             for (int e = 0; e < 2; e++) {
@@ -159,65 +158,56 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
     float o[HEAD_DIM / 2], s[KEYS / 2], alpha[2];
     mj_u32 p[KEYS / 16][4];
     MjRing<STAGES> key = {0, 0}, value = {0, 0};
-#pragma unroll
-    for (int i = 0; i < HEAD_DIM / 2; i++) o[i] = 0.0f;
     if (group == 1) mj_ptx_bar_arrive(1, MJ_MATH_THREADS); /* the first turn is group 0's */
-    int32_t item = mj_item(0, block, grid, MJ_TILES * HEADS);
-    for (int32_t round = 0; item >= 0; round++) {
+    int32_t item;
+    for (int32_t round = 0; (item = mj_item(round, block, grid, MJ_TILES * HEADS)) >= 0; round++) {
         MjRows r;
         mj_rows_of(args, item, own, r);
-        const int32_t first = r.least / KEYS, most = __shfl_sync(0xffffffffu, r.low[1], 31);
-        int32_t j = MJ_ITEM_TILE(item), accumulate = 0;
+        const int32_t first = r.least / KEYS, most = __shfl_sync(0xffffffffu, r.low[1], 31), diagonal = MJ_ITEM_TILE(item);
         mj_ptx_mbar_wait(m.q_full(), (uint32_t)round & 1u);
         mj_ptx_mbar_wait(m.k_full(key.slot), key.parity);
         mj_ptx_wgmma_fence();
         mj_wgmma_rows<ROWS, KEYS>(s, q, m.key(key.slot));
         mj_ptx_wgmma_commit();
+#pragma unroll
+        for (int i = 0; i < HEAD_DIM / 2; i++) o[i] = 0.0f;
         mj_ptx_wgmma_wait<0>();
-        mj_ptx_wgmma_pin(s);
-        mj_release(m.k_empty(key.slot));
-        key.next();
-        if (j == first) mj_release(m.q_empty());
-        mj_softmax<true>(r, s, alpha, j * KEYS, c, true);
-        mj_fragments<KEYS>(p, s);
-        mj_ptx_mbar_wait(m.v_full(value.slot), value.parity);
-        for (j--; j >= first; j--) {
+        for (int32_t j = diagonal;; j--) { /* the scores of tile j are there, the values of tile j + 1 are on their way */
+            mj_ptx_wgmma_pin(s);
+            mj_release(m.k_empty(key.slot));
+            key.next();
+            if (j == first) mj_release(m.q_empty());
+            mj_softmax(r, s, alpha, j * KEYS, c, (j == diagonal) | (j * KEYS < most));
+            mj_ptx_wgmma_pin(s);
+            const uint32_t used = m.v_empty(value.slot);
+            if (j < diagonal) value.next();
+            mj_ptx_mbar_wait(m.v_full(value.slot), value.parity); /* for the next product; its loop keeps the exponentials above */
+            mj_ptx_wgmma_wait<0>();
+            mj_ptx_wgmma_pin(o);
+            if (j < diagonal) mj_release(used);
+#pragma unroll
+            for (int i = 0; i < HEAD_DIM / 2; i++) o[i] *= alpha[i / 2 % 2];
+            mj_fragments<KEYS>(p, s);
+            if (j == first) break;
             mj_ptx_mbar_wait(m.k_full(key.slot), key.parity);
             mj_ptx_bar_sync(1 + group, MJ_MATH_THREADS);
             mj_ptx_wgmma_fence();
             mj_wgmma_rows<ROWS, KEYS>(s, q, m.key(key.slot));
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_fence();
-            mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), accumulate);
+            mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), 1);
             mj_ptx_wgmma_commit();
             mj_ptx_bar_arrive(2 - group, MJ_MATH_THREADS);
             mj_ptx_wgmma_wait<1>();
-            mj_ptx_wgmma_pin(s);
-            mj_release(m.k_empty(key.slot));
-            key.next();
-            if (j == first) mj_release(m.q_empty());
-            mj_softmax<false>(r, s, alpha, j * KEYS, c, j * KEYS < most);
-            mj_ptx_wgmma_pin(s);
-            const uint32_t used = m.v_empty(value.slot);
-            value.next();
-            mj_ptx_mbar_wait(m.v_full(value.slot), value.parity); /* for the next product; its loop keeps the exponentials above */
-            mj_ptx_wgmma_wait<0>();
-            mj_ptx_wgmma_pin(o);
-            mj_release(used);
-            accumulate = 1;
-#pragma unroll
-            for (int i = 0; i < HEAD_DIM / 2; i++) o[i] *= alpha[i / 2 % 2];
-            mj_fragments<KEYS>(p, s);
         }
         mj_ptx_wgmma_fence();
-        mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), accumulate);
+        mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), 1);
         mj_ptx_wgmma_commit();
         mj_ptx_wgmma_wait<0>();
         mj_ptx_wgmma_pin(o);
         mj_release(m.v_empty(value.slot));
         value.next();
         mj_finish(args, &maps.out, out, r, o, item, group, c);
-        item = mj_item(round + 1, block, grid, MJ_TILES * HEADS);
     }
     if (group == 0) mj_ptx_bar_sync(1, MJ_MATH_THREADS); /* the turn that nobody took */
     if (threadIdx.x % 128 == 0) mj_ptx_tma_wait<0>();
