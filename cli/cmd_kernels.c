@@ -1,15 +1,20 @@
-/* `mojit kernels`: the templates, and one template with its parameters. */
+/* `mojit kernels`: the templates, and one template with its parameters. What a target makes of them is in
+ * cmd_kernels_target.c, how tiles are chosen in cmd_kernels_explain.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/kernels.h"
 #include "cli/table.h"
 #include "jit/generic_pack.h"
 #include "jit/jit.h"
 #include "runtime/base/str.h"
 
 const MjArgSpec mj_kernels_options[] = {
+    {"target", MJ_ARG_STRING, "TARGET", "compile the matrix kernels (or NAME) for sm_90a, ... and print what they use", 0, 0, 0},
+    {"explain", MJ_ARG_STRING, "'OP SHAPE'", "how tiles are chosen, as in 'gemm m=4096,n=768,k=768,experts=8'", 0, 0, 0},
+    {"candidates", MJ_ARG_INT, "N", "with --explain: how many candidates to print; default 12", 0, 1, 100000},
     {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
 };
@@ -150,6 +155,8 @@ int mj_cmd_kernels(const MjArgs *args, MjError *err)
     const char *const *words;
     const char *folder = getenv("MOJIT_KERNELS");
     size_t n = mj_args_words(args, &words);
+    if (mj_args_string(args, "explain") != NULL) return mj_kernels_explain(args, err);
+    if (mj_args_string(args, "target") != NULL) return mj_kernels_of_target(args, n > 0 ? words[0] : NULL, err);
     MjJitOptions options = {.target = mj_cpu_target()};
     MJ_TRY(mj_mode_find("nocompile", &options.mode, err));
     MJ_TRY(mj_bucket_parse("multiple:128", &options.bucket, err));

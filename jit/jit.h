@@ -71,6 +71,9 @@ const MjLaunchRecord *mj_jit_repeat(MjJit *jit, const MjRequest *asked);
 int mj_jit_get_chosen(MjJit *jit, const MjRequest *asked, const MjRequest *chosen, const MjLaunchRecord **out, MjError *err)
     MJ_MUST_CHECK;
 
+/* A request's values with open tuning parameters at their defaults: what an image is built with. */
+void mj_jit_full_values(const MjRequest *req, int32_t *full);
+
 /* Measured choices, kept in the cache by device, template, its sources and every value that was asked for (tuning left
  * open). find: false when there is none that is legal; `notes` (malloc'd lines "median_us: 12.3") may be NULL. */
 bool mj_jit_tuned_find(MjJit *jit, const MjRequest *asked, MjRequest *tuned, char **notes);

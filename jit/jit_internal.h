@@ -155,7 +155,6 @@ MjLaunchRecord *mj_jit_new_record(const MjRequest *req, const int32_t *bound, Mj
 /* A record for a ready image. */
 int mj_jit_record_of(MjJit *jit, const MjRequest *req, const Image *image, MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;
 void mj_jit_keep(MjJit *jit, MjLaunchRecord *record); /* under the mutex: freed at close */
-void mj_jit_full_values(const MjRequest *req, int32_t *full);
 
 /* Background compiles (jit_tiered.c). defer: under the mutex. */
 void mj_jit_defer(MjJit *jit, TableSlot *slot, const MjRequest *chosen, Image *image);

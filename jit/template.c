@@ -278,6 +278,29 @@ int mj_template_param(const MjTemplate *t, const char *name)
     return -1;
 }
 
+static bool legal(const MjParam *p, int32_t v)
+{
+    if (v < p->min || v > p->max || v % p->multiple != 0) return false;
+    for (int i = 0; i < p->n_values; i++)
+        if (p->values[i] == v) return true;
+    return p->n_values == 0;
+}
+
+int32_t mj_param_example(const MjParam *p)
+{
+    static const struct {
+        const char *name;
+        int32_t value;
+    } sizes[] = {{"WIDTH", 768}, {"HEADS", 6}, {"HEAD_DIM", 128}, {"EXPERTS", 8}, {"TOP_K", 2}, {"VOCAB", 32768}, {"WINDOW", 1024}};
+    static const int32_t others[] = {2048, 1024, 128, 64, 8, 2, 1, 0};
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (strcmp(sizes[i].name, p->name) == 0 && legal(p, sizes[i].value)) return sizes[i].value;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (legal(p, others[i])) return others[i];
+    return p->n_values ? p->values[0] : p->min;
+}
+
 /* The legal value nearest to v. */
 static int32_t nearest_legal(const MjParam *p, int32_t v)
 {
@@ -297,11 +320,9 @@ int mj_template_check(const MjTemplate *t, const int32_t *values, MjError *err)
     for (int i = 0; i < t->n_params; i++) {
         const MjParam *p = &t->params[i];
         int32_t v = values[i];
-        bool listed = p->n_values == 0;
         if (v == MJ_UNBOUND && p->kind == MJ_PARAM_TUNING) continue;
         if (v == MJ_UNBOUND) return mj_error(err, MJ_ERR_USAGE, "template %s: no value for parameter %s", t->name, p->name);
-        for (int k = 0; k < p->n_values; k++) listed |= p->values[k] == v;
-        if (listed && v >= p->min && v <= p->max && v % p->multiple == 0) continue;
+        if (legal(p, v)) continue;
         MjStr legal = MJ_STR_INIT;
         for (int k = 0; k < p->n_values; k++) mj_str_printf(&legal, "%s%d", k ? ", " : "one of ", p->values[k]);
         if (p->n_values == 0) mj_str_printf(&legal, "from %d to %d", p->min, p->max);

@@ -72,6 +72,9 @@ int mj_template_param(const MjTemplate *t, const char *name); /* index or -1 */
 /* What the g-th generic build is compiled with: its variants and tuning values, the rest MJ_UNBOUND. */
 void mj_template_generic_values(const MjTemplate *t, int g, int32_t *bound);
 
+/* A legal value like those of real runs for a parameter, by its name: for gates and tables that need no particular shape. */
+int32_t mj_param_example(const MjParam *p);
+
 /* Checks a full set of values (index = parameter): out of range, not a multiple, not a listed value, missing.
  * The message names template, parameter, value, what is legal, and the nearest legal value. */
 int mj_template_check(const MjTemplate *t, const int32_t *values, MjError *err) MJ_MUST_CHECK;

@@ -30,7 +30,8 @@ typedef struct MjTileCandidate {
 } MjTileCandidate;
 
 /* All candidates that fit the card (or the device at hand, with its own `info`), cheapest first; *out is malloc'd.
- * `values` are the asked ones. With `info` NULL, a card of `target` is assumed. */
+ * `values` are the asked ones. `matrix` is NULL where the template has no geometry of its own: everything fits. With `info`
+ * NULL, a card of `target` is assumed. */
 int mj_tile_candidates(const MjOpMatrix *matrix, const MjTemplate *t, const char *target, const MjDeviceInfo *info,
                        const void *args, const int32_t *values, MjTileCandidate **out, int *n, MjError *err) MJ_MUST_CHECK;
 

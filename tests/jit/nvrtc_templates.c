@@ -1,16 +1,20 @@
-/* Every template that can run on a GPU, compiled by NVRTC for every architecture, with all dimensions bound (static) and
- * with none (generic); needs no GPU. Fails on a compile error, a spill, a stack frame where the matrix unit is fed, and on
- * what ptxas says about serialised wgmma (the compiler makes those errors). Prints one row a kernel. */
+/* The compile gate: every template that can run on a GPU, compiled by NVRTC for every architecture; needs no GPU. Each mj:generic
+ * build, with all dimensions bound to example sizes and with none; and the matrix kernels as realistic shapes ask for them, with
+ * the tiles that are chosen. Fails on a compile error, a spill, a stack frame, and on what ptxas says about serialised wgmma
+ * (the compiler makes those errors). Prints one row a kernel, and which ones take long.
+ *
+ *   nvrtc_templates [--target T] [TEMPLATE]... */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "jit/compiler.h"
 #include "jit/template.h"
+#include "ops/matrix_list.h"
+#include "runtime/base/mem.h"
 #include "runtime/base/pool.h"
-#include "runtime/device.h"
 
-enum { MAX_CASES = 8192 };
+#define SLOW_S 0.2 /* of one core: what a cold compile may take */
 
 static const char *const targets[] = {"sm_80", "sm_90a", "sm_100a"};
 
@@ -19,128 +23,167 @@ typedef struct Case {
     const char *target;
     int32_t bound[MJ_MAX_PARAMS];
     char said[1400];
-    int spills, stack, registers;
+    MjCompileResult r; /* its numbers */
     bool failed;
 } Case;
 
-static Case *cases;
-static int n_cases;
-static MjSources sources;
-static MjCompiler *nvrtc;
+typedef struct Gate {
+    Case *cases;
+    int n, cap;
+    MjSources sources;
+    MjCompiler *nvrtc;
+    char **only;
+    int n_only;
+} Gate;
 
-static bool legal(const MjParam *p, int32_t v)
+static void add(Gate *g, const MjTemplate *t, const char *target, const int32_t *bound)
 {
-    if (v < p->min || v > p->max || v % p->multiple != 0) return false;
-    for (int i = 0; i < p->n_values; i++)
-        if (p->values[i] == v) return true;
-    return p->n_values == 0;
-}
-
-/* A size like those of real runs, by the parameter's name. */
-static int32_t typical(const MjParam *p)
-{
-    static const struct {
-        const char *name;
-        int32_t value;
-    } sizes[] = {{"WIDTH", 768}, {"HEADS", 6}, {"HEAD_DIM", 128}, {"EXPERTS", 8}, {"TOP_K", 2}, {"VOCAB", 32768}, {"WINDOW", 1024}};
-    static const int32_t others[] = {2048, 1024, 128, 64, 8, 2, 1, 0};
-
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (strcmp(sizes[i].name, p->name) == 0 && legal(p, sizes[i].value)) return sizes[i].value;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (legal(p, others[i])) return others[i];
-    return p->n_values ? p->values[0] : p->min;
-}
-
-static void add_cases(const MjTemplate *t)
-{
-    for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) {
-        if (!(t->families >> mj_target_family(targets[k]) & 1)) continue;
-        for (int g = 0; g < t->n_generic; g++)
-            for (int form = 0; (t->generic_families[g] >> mj_target_family(targets[k]) & 1) && form < 2 && n_cases < MAX_CASES; form++) {
-                Case *c = &cases[n_cases++];
-                c->tmpl = t;
-                c->target = targets[k];
-                for (int i = 0; i < t->n_params; i++) {
-                    const MjParam *p = &t->params[i];
-                    c->bound[i] = p->kind == MJ_PARAM_TUNING    ? p->default_value
-                                  : p->kind == MJ_PARAM_VARIANT ? t->generic[g][i]
-                                  : form == 0                   ? typical(p)
-                                                                : MJ_UNBOUND;
-                }
-            }
+    bool wanted = g->n_only == 0;
+    for (int i = 0; i < g->n_only; i++) wanted = wanted || strcmp(g->only[i], t->name) == 0;
+    for (int i = 0; i < g->n && wanted; i++)
+        wanted = g->cases[i].tmpl != t || g->cases[i].target != target ||
+                 memcmp(g->cases[i].bound, bound, (size_t)t->n_params * sizeof *bound) != 0;
+    if (!wanted) return;
+    if (g->n == g->cap) {
+        g->cap = g->cap != 0 ? 2 * g->cap : 512;
+        g->cases = mj_xrealloc(g->cases, (size_t)g->cap * sizeof *g->cases);
     }
+    Case *c = &g->cases[g->n++];
+    memset(c, 0, sizeof *c);
+    c->tmpl = t;
+    c->target = target;
+    memcpy(c->bound, bound, (size_t)t->n_params * sizeof *bound);
+}
+
+static void add_generics(Gate *g, const MjTemplate *t, const char *target)
+{
+    if ((t->families >> mj_target_family(target) & 1) == 0) return;
+    for (int k = 0; k < t->n_generic; k++) {
+        int32_t bound[MJ_MAX_PARAMS];
+        if ((t->generic_families[k] >> mj_target_family(target) & 1) == 0) continue;
+        mj_template_generic_values(t, k, bound);
+        add(g, t, target, bound);
+        for (int i = 0; i < t->n_params; i++)
+            if (bound[i] == MJ_UNBOUND) bound[i] = mj_param_example(&t->params[i]);
+        add(g, t, target, bound);
+    }
+}
+
+/* With the dimensions of real shapes bound, and with the varying ones left open as dynamic does past its budget. */
+static int add_matrix_kernels(Gate *g, MjJit *jit, const char *target, MjError *err)
+{
+    MjOps ops;
+    MjMatrixKernel *list = NULL;
+    MjStr missing = MJ_STR_INIT;
+    int n = 0, rc;
+    MJ_TRY(mj_ops_open(NULL, jit, &ops, err));
+    MJ_TRY(mj_matrix_kernels(&ops, &list, &n, &missing, err));
+    for (int i = 0; i < n; i++) {
+        int32_t bound[MJ_MAX_PARAMS];
+        const MjTemplate *t = list[i].chosen.tmpl;
+        mj_jit_full_values(&list[i].chosen, bound);
+        add(g, t, target, bound);
+        for (int p = 0; p < t->n_params; p++)
+            if (t->params[p].kind == MJ_PARAM_VARYING) bound[p] = MJ_UNBOUND;
+        add(g, t, target, bound);
+    }
+    if (missing.len > 0) printf("none %s: %s\n", target, mj_str_text(&missing));
+out:
+    mj_str_free(&missing);
+    free(list);
+    return rc;
 }
 
 static void compile_one(void *user, int task, int worker)
 {
-    Case *c = &cases[task];
+    Gate *g = user;
+    Case *c = &g->cases[task];
     char *source = NULL;
     MjError err = MJ_ERROR_INIT;
     MjCompileResult r = {.image = NULL};
 
-    (void)user;
     (void)worker;
-    int rc = mj_template_expand(c->tmpl, &sources, c->bound, NULL, &source, &err);
+    int rc = mj_template_expand(c->tmpl, &g->sources, c->bound, NULL, &source, &err);
     if (rc == 0) {
         MjCompileRequest req = {.source = source, .source_name = c->tmpl->file, .target = c->target,
                                 .entry = c->tmpl->kernels[0], .timeout_s = 120};
-        rc = nvrtc->compile(nvrtc, &req, &r, &err);
+        rc = g->nvrtc->compile(g->nvrtc, &req, &r, &err);
     }
-    c->spills = r.spill_bytes;
-    c->stack = r.stack_bytes;
-    c->registers = r.registers;
-    c->failed = rc != 0 || r.spill_bytes > 0;
+    c->r = r;
+    c->failed = rc != 0 || r.spill_bytes > 0 || r.stack_bytes > 0;
     if (rc != 0) snprintf(c->said, sizeof c->said, "%s", err.message);
-    if (rc == 0 && c->failed) snprintf(c->said, sizeof c->said, "%d bytes of spills", r.spill_bytes);
+    else if (c->failed) snprintf(c->said, sizeof c->said, "%d bytes of spills, %d bytes of stack", r.spill_bytes, r.stack_bytes);
     mj_compile_result_free(&r);
     mj_error_clear(&err);
     free(source);
 }
 
+static int print_cases(const Gate *g)
+{
+    int bad = 0;
+    for (int i = 0; i < g->n; i++) {
+        const Case *c = &g->cases[i];
+        char spec[800];
+        mj_spec_text(c->tmpl, c->target, c->bound, spec, sizeof spec);
+        if (c->failed)
+            printf("FAIL %s: %s (run just this: nvrtc_templates --target %s %s)\n", spec, c->said, c->target, c->tmpl->name);
+        else
+            printf("%s %s: %d registers, %.0f ms\n", c->r.cpu_seconds > SLOW_S ? "slow" : "ok  ", spec, c->r.registers,
+                   1e3 * c->r.cpu_seconds);
+        bad += c->failed;
+    }
+    return bad;
+}
+
+static int gather(Gate *g, MjJit **jits, const char *only_target, MjError *err)
+{
+    const MjMode *mode;
+    int rc;
+    MJ_TRY(mj_mode_find("static", &mode, err));
+    for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) {
+        const MjJitOptions options = {.target = targets[k], .mode = mode, .bucket = {MJ_BUCKET_EXACT, 1}};
+        if (only_target != NULL && strcmp(only_target, targets[k]) != 0) continue;
+        MJ_TRY(mj_jit_open(&options, &jits[k], err));
+        for (int i = 0; i < mj_jit_template_count(jits[k]); i++) add_generics(g, mj_jit_template_at(jits[k], i), targets[k]);
+        MJ_TRY(add_matrix_kernels(g, jits[k], targets[k], err));
+    }
+out:
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
-    static MjTemplate *templates[256];
-    int n_templates = 0, bad = 0;
+    static Gate g;
+    MjJit *jits[sizeof targets / sizeof *targets] = {NULL};
     MjError err = MJ_ERROR_INIT;
-    const char *identity, *flags;
+    const char *identity = "", *flags, *only_target = NULL;
+    int rc = 0, bad = 0, slow = 0;
 
-    if (mj_compiler_nvrtc_open(&nvrtc, &err) != 0) {
+    if (argc > 2 && strcmp(argv[1], "--target") == 0) {
+        only_target = argv[2];
+        argc -= 2;
+        argv += 2;
+    }
+    g.only = argv + 1;
+    g.n_only = argc - 1;
+    if (mj_compiler_nvrtc_open(&g.nvrtc, &err) != 0) {
         printf("skipped: %s\n", err.message);
         return 77;
     }
-    if (nvrtc->identify(nvrtc, targets[0], &identity, &flags, &err) != 0) {
-        printf("FAIL %s\n", err.message);
-        return 1;
-    }
-    cases = calloc(MAX_CASES, sizeof *cases);
-    if (!cases) return 99;
-    mj_sources_add_builtin(&sources, mj_builtin_sources);
-    for (const MjSourceFile *f = mj_builtin_sources; f->name && n_templates < 256; f++) {
-        if (!mj_sources_is_template(f)) continue;
-        if (mj_template_parse(f->name, f->text, "builtin", &templates[n_templates], &err) != 0) {
-            printf("FAIL %s\n", err.message);
-            return 1;
-        }
-        const MjTemplate *t = templates[n_templates++];
-        if (argc < 2 || strcmp(argv[1], t->name) == 0) add_cases(t);
-    }
+    MJ_TRY(g.nvrtc->identify(g.nvrtc, targets[1], &identity, &flags, &err));
+    mj_sources_add_builtin(&g.sources, mj_builtin_sources);
+    MJ_TRY(gather(&g, jits, only_target, &err));
     MjPool *pool = mj_pool_open(0);
-    mj_pool_run(pool, n_cases, compile_one, NULL);
+    mj_pool_run(pool, g.n, compile_one, &g);
     mj_pool_close(pool);
-    for (int i = 0; i < n_cases; i++) {
-        char spec[600];
-        mj_spec_text(cases[i].tmpl, cases[i].target, cases[i].bound, spec, sizeof spec);
-        if (cases[i].failed)
-            printf("FAIL %s: %s (run just this: nvrtc_templates %s)\n", spec, cases[i].said, cases[i].tmpl->name);
-        else
-            printf("ok %s: %d registers, %d stack\n", spec, cases[i].registers, cases[i].stack);
-        bad += cases[i].failed;
-    }
-    printf("%d kernels compiled by %s, %d failed\n", n_cases, identity, bad);
-    for (int i = 0; i < n_templates; i++) mj_template_free(templates[i]);
-    mj_sources_free(&sources);
-    nvrtc->close(nvrtc);
-    free(cases);
-    return bad != 0 || n_cases == 0;
+    bad = print_cases(&g);
+    for (int i = 0; i < g.n; i++) slow += g.cases[i].r.cpu_seconds > SLOW_S;
+    printf("%d kernels compiled by %s, %d failed, %d took more than %.0f ms of a core\n", g.n, identity, bad, slow, 1e3 * SLOW_S);
+out:
+    if (rc != 0) printf("FAIL %s\n", err.message);
+    for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) mj_jit_close(jits[k]);
+    mj_sources_free(&g.sources);
+    g.nvrtc->close(g.nvrtc);
+    free(g.cases);
+    return rc != 0 || bad != 0 || g.n == 0;
 }
