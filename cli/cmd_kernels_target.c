@@ -153,7 +153,7 @@ static int template_rows(MjTargetTable *tt, const char *target, MjCache *cache, 
     for (int i = 0; i < mj_jit_template_count(jit) && rc == 0; i++) {
         const MjTemplate *t = mj_jit_template_at(jit, i);
         if (name != NULL ? strcmp(name, t->name) != 0 : !is_matrix(t)) continue;
-        if ((t->families >> mj_target_family(target) & 1) == 0 || (all && is_matrix(t))) continue;
+        if (!mj_template_serves(t, target) || (all && is_matrix(t))) continue;
         for (int g = 0; g < t->n_generic && rc == 0; g++) {
             MjRequest req = {.tmpl = t};
             const MjLaunchRecord *record;

@@ -131,7 +131,7 @@ static void list_jobs(Packer *p, const char *only)
     for (int i = 0; i < p->n_templates; i++)
         for (int k = 0; k < p->n_targets; k++) {
             const MjTemplate *t = p->templates[i];
-            if (!(t->families >> mj_target_family(p->targets[k]) & 1) || !listed(only, t->name)) continue;
+            if (!mj_template_serves(t, p->targets[k]) || !listed(only, t->name)) continue;
             p->jobs = mj_xrealloc(p->jobs, (size_t)(p->n_jobs + t->n_generic) * sizeof *p->jobs);
             for (int g = 0; g < t->n_generic; g++) {
                 if (!(t->generic_families[g] >> mj_target_family(p->targets[k]) & 1)) continue;

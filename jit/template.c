@@ -22,12 +22,14 @@ static const char *const kind_names[] = {"fixed", "varying", "variant", "tuning"
 static const struct {
     const char *name;
     unsigned families;
+    int least_arch;
 } family_names[] = {
-    {"cpu", 1u << MJ_FAMILY_CPU},
-    {"cuda", 1u << MJ_FAMILY_SM80 | 1u << MJ_FAMILY_SM90A | 1u << MJ_FAMILY_SM100},
-    {"sm_80", 1u << MJ_FAMILY_SM80 | 1u << MJ_FAMILY_SM90A | 1u << MJ_FAMILY_SM100},
-    {"sm_90a", 1u << MJ_FAMILY_SM90A},
-    {"sm_100", 1u << MJ_FAMILY_SM100},
+    {"cpu", 1u << MJ_FAMILY_CPU, 0},
+    {"cuda", 1u << MJ_FAMILY_SM80 | 1u << MJ_FAMILY_SM90A | 1u << MJ_FAMILY_SM100, 0},
+    {"sm_80", 1u << MJ_FAMILY_SM80 | 1u << MJ_FAMILY_SM90A | 1u << MJ_FAMILY_SM100, 0},
+    {"sm_89", 1u << MJ_FAMILY_SM80 | 1u << MJ_FAMILY_SM90A | 1u << MJ_FAMILY_SM100, 89},
+    {"sm_90a", 1u << MJ_FAMILY_SM90A, 0},
+    {"sm_100", 1u << MJ_FAMILY_SM100, 0},
 };
 
 #define FAIL(p, ...) parse_error((p), __VA_ARGS__)
@@ -116,12 +118,13 @@ static int parse_param(Parser *p, char *rest)
     return 0;
 }
 
-static int parse_family(Parser *p, const char *word, unsigned *families)
+static int parse_family(Parser *p, const char *word, unsigned *families, int *least_arch)
 {
     size_t i = 0, n = sizeof family_names / sizeof *family_names;
     while (i < n && strcmp(family_names[i].name, word) != 0) i++;
-    if (i == n) return FAIL(p, "unknown family \"%s\" (cpu, cuda, sm_80, sm_90a, sm_100)", word);
+    if (i == n) return FAIL(p, "unknown family \"%s\" (cpu, cuda, sm_80, sm_89, sm_90a, sm_100)", word);
     *families |= family_names[i].families;
+    if (family_names[i].least_arch > *least_arch) *least_arch = family_names[i].least_arch;
     return 0;
 }
 
@@ -129,6 +132,7 @@ static int parse_generic(Parser *p, char *rest)
 {
     MjTemplate *t = p->t;
     unsigned families = 0;
+    int least_arch = 0; /* the template's own line decides */
 
     if (t->n_generic == p->generic_capacity) {
         p->generic_capacity = p->generic_capacity ? 2 * p->generic_capacity : 8;
@@ -141,7 +145,7 @@ static int parse_generic(Parser *p, char *rest)
         char *eq = strchr(word, '=');
         if (!*word) continue;
         if (!eq) {
-            if (parse_family(p, word, &families) != 0) return MJ_ERR_DATA;
+            if (parse_family(p, word, &families, &least_arch) != 0) return MJ_ERR_DATA;
             continue;
         }
         *eq = 0;
@@ -160,7 +164,7 @@ static int parse_generic(Parser *p, char *rest)
 static int parse_families(Parser *p, char *rest)
 {
     for (char *word; (word = strsep(&rest, " ")) != NULL;)
-        if (*word && parse_family(p, word, &p->t->families) != 0) return MJ_ERR_DATA;
+        if (*word && parse_family(p, word, &p->t->families, &p->t->least_arch) != 0) return MJ_ERR_DATA;
     return 0;
 }
 

@@ -5,7 +5,7 @@
  *
  *   // mj:template gemm_cpu            name; must equal the file's stem
  *   // mj:doc One line of documentation.
- *   // mj:family cpu                   cpu, cuda, or both ("cpu cuda"); cuda may be narrowed: sm_80 (and later), sm_90a
+ *   // mj:family cpu                   cpu, cuda, or both ("cpu cuda"); cuda may be narrowed: sm_80 or sm_89 (and later), sm_90a
  *   // mj:kernel gemm_cpu              entry point(s), one line each; the first is the default
  *   // mj:args MjGemmArgs              argument struct in kernel_args.h; field names are the dimensions in lower case
  *   // mj:param WIDTH fixed multiple:64 min:64 max:65536
@@ -55,6 +55,7 @@ typedef struct MjTemplate {
     char kernels[8][64];
     int n_kernels;
     unsigned families;          /* bit per MjFamily */
+    int least_arch;             /* of a cuda target: 89 where sm_80's first cards lack an instruction; 0 = any */
     MjParam params[MJ_MAX_PARAMS];
     int n_params;
     int32_t (*generic)[MJ_MAX_PARAMS]; /* n_generic rows of values by parameter: variants, and tuning where one is named;
@@ -68,6 +69,7 @@ typedef struct MjTemplate {
 int mj_template_parse(const char *file, const char *source, const char *origin, MjTemplate **out, MjError *err) MJ_MUST_CHECK;
 void mj_template_free(MjTemplate *t);
 int mj_template_param(const MjTemplate *t, const char *name); /* index or -1 */
+bool mj_template_serves(const MjTemplate *t, const char *target); /* can be compiled for "sm_80", "compute_90", "cpu:avx2" */
 
 /* What the g-th generic build is compiled with: its variants and tuning values, the rest MJ_UNBOUND. */
 void mj_template_generic_values(const MjTemplate *t, int g, int32_t *bound);

@@ -86,47 +86,86 @@ MJ_FN bool mj_gemm_find(const MjGemmArgs *args, int32_t index, MjGemmTile *t)
 
 /* ---- main loop --------------------------------------------------------------------------------------------- */
 
-MJ_FN void mj_gemm_mma(float (&d)[4], const mj_u32 (&a)[4], const mj_u32 (&b)[2])
+/* Hopper and its successors up to sm_120 multiply fp8 by other instructions than mma.sync, which ptxas then makes of
+ * conversions, for each product anew. Here each fragment is converted once. Both halves of a register hold pairs of k, so
+ * the first product takes k = 0, 1, 4, 5, ... of both operands and the second the rest. */
+#define MJ_AS_F16 (A_TYPE != MJ_T_BF16 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
+static constexpr int32_t mj_parts = MJ_AS_F16 ? 2 : 1;
+
+typedef struct MjGemmRows {
+    mj_u32 v[mj_parts][4];
+} MjGemmRows;
+typedef struct MjGemmColumns {
+    mj_u32 v[mj_parts][2];
+} MjGemmColumns;
+
+#if MJ_AS_F16
+MJ_FN mj_u32 mj_gemm_widen(mj_u32 pair, int32_t type)
 {
-#if A_TYPE == MJ_T_BF16
-    mj_ptx_mma_bf16(d, a, b);
-#elif A_TYPE == MJ_T_E4M3 && B_TYPE == MJ_T_E4M3
-    mj_ptx_mma_e4m3_e4m3(d, a, b);
-#elif A_TYPE == MJ_T_E5M2 && B_TYPE == MJ_T_E4M3
-    mj_ptx_mma_e5m2_e4m3(d, a, b);
-#elif A_TYPE == MJ_T_E4M3
-    mj_ptx_mma_e4m3_e5m2(d, a, b);
+    return type == MJ_T_E4M3 ? mj_ptx_cvt_f16x2_e4m3x2(pair) : mj_ptx_cvt_f16x2_e5m2x2(pair);
+}
 #else
-    mj_ptx_mma_e5m2_e5m2(d, a, b);
+MJ_FN mj_u32 mj_gemm_widen(mj_u32 bits, int32_t type) { return bits; }
 #endif
+
+MJ_FN MjGemmRows mj_gemm_rows(const mj_u32 (&a)[4])
+{
+    MjGemmRows x;
+#pragma unroll
+    for (int32_t p = 0; p < mj_parts; p++)
+#pragma unroll
+        for (int32_t r = 0; r < 4; r++) x.v[p][r] = mj_gemm_widen(a[r] >> (16 * p), A_TYPE);
+    return x;
 }
 
-/* The columns' fragments of one warp and 32 bytes along K. */
-MJ_FN void mj_gemm_columns(mj_u32 (&b)[mj_ni][2], mj_u32 stage, int32_t step, int32_t warp_col)
+MJ_FN MjGemmColumns mj_gemm_columns(mj_u32 b0, mj_u32 b1)
 {
+    MjGemmColumns x;
 #pragma unroll
-    for (int32_t j = 0; j < mj_ni; j += 2) {
-        mj_u32 r[4];
-        mj_gemm_fragment_b(r, stage + TILE_M * MJ_SM80_ROW, step, warp_col + 8 * j);
-        b[j][0] = r[0], b[j][1] = r[1];
-        b[j + 1][0] = r[2], b[j + 1][1] = r[3];
-    }
+    for (int32_t p = 0; p < mj_parts; p++)
+        x.v[p][0] = mj_gemm_widen(b0 >> (16 * p), B_TYPE), x.v[p][1] = mj_gemm_widen(b1 >> (16 * p), B_TYPE);
+    return x;
+}
+
+MJ_FN void mj_gemm_mma(float (&d)[4], const MjGemmRows *a, const MjGemmColumns *b)
+{
+#if MJ_AS_F16
+    mj_ptx_mma_f16(d, a->v[0], b->v[0]);
+    mj_ptx_mma_f16(d, a->v[1], b->v[1]);
+#elif A_TYPE == MJ_T_BF16
+    mj_ptx_mma_bf16(d, a->v[0], b->v[0]);
+#elif A_TYPE == MJ_T_E4M3 && B_TYPE == MJ_T_E4M3
+    mj_ptx_mma_e4m3_e4m3(d, a->v[0], b->v[0]);
+#elif A_TYPE == MJ_T_E5M2 && B_TYPE == MJ_T_E4M3
+    mj_ptx_mma_e5m2_e4m3(d, a->v[0], b->v[0]);
+#elif A_TYPE == MJ_T_E4M3
+    mj_ptx_mma_e4m3_e5m2(d, a->v[0], b->v[0]);
+#else
+    mj_ptx_mma_e5m2_e5m2(d, a->v[0], b->v[0]);
+#endif
 }
 
 /* One stage. What is read from shared memory is on its way while what is at hand is multiplied: columns 32 bytes of K
  * ahead, rows one fragment ahead, which is all that the registers hold beside the accumulators. */
 MJ_FN void mj_gemm_multiply(float (&c)[mj_mi][mj_ni][4], mj_u32 stage, int32_t warp_row, int32_t warp_col)
 {
-    mj_u32 a[2][4], b[2][mj_ni][2];
-    mj_gemm_columns(b[0], stage, 0, warp_col);
+    const mj_u32 stage_b = stage + TILE_M * MJ_SM80_ROW;
+    mj_u32 a[2][4], b[2][mj_ni / 2][4];
+    MjGemmColumns columns[mj_ni];
+    mj_gemm_fragments_b(b[0], stage_b, 0, warp_col);
     mj_gemm_fragment_a(a[0], stage, 0, warp_row);
 #pragma unroll
     for (int32_t q = 0; q < 4 * mj_mi; q++) {
         const int32_t step = q / mj_mi, i = q % mj_mi;
         if (q + 1 < 4 * mj_mi) mj_gemm_fragment_a(a[(q + 1) % 2], stage, (q + 1) / mj_mi, warp_row + 16 * ((q + 1) % mj_mi));
-        if (i == 0 && step < 3) mj_gemm_columns(b[(step + 1) % 2], stage, step + 1, warp_col);
+        if (i == 0 && step < 3) mj_gemm_fragments_b(b[(step + 1) % 2], stage_b, step + 1, warp_col);
+        if (i == 0)
 #pragma unroll
-        for (int32_t j = 0; j < mj_ni; j++) mj_gemm_mma(c[i][j], a[q % 2], b[step % 2][j]);
+            for (int32_t j = 0; j < mj_ni; j++)
+                columns[j] = mj_gemm_columns(b[step % 2][j / 2][j % 2 * 2], b[step % 2][j / 2][j % 2 * 2 + 1]);
+        const MjGemmRows rows = mj_gemm_rows(a[q % 2]);
+#pragma unroll
+        for (int32_t j = 0; j < mj_ni; j++) mj_gemm_mma(c[i][j], &rows, &columns[j]);
     }
 }
 

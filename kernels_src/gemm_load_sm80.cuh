@@ -146,4 +146,10 @@ MJ_FN void mj_gemm_fragment_b(mj_u32 (&r)[4], mj_u32 tile, int32_t step, int32_t
     }
 }
 
+MJ_FN void mj_gemm_fragments_b(mj_u32 (&r)[mj_ni / 2][4], mj_u32 tile, int32_t step, int32_t col)
+{
+#pragma unroll
+    for (int32_t j = 0; j < mj_ni / 2; j++) mj_gemm_fragment_b(r[j], tile, step, col + 16 * j);
+}
+
 #endif

@@ -85,6 +85,17 @@ MJ_PTX mj_u32 mj_ptx_cvt_e5m2x2(float lo, float hi) {
     asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
     return r;
 }
+/* "cvt": the fp8 values in bits 0-15 to packed f16, exact. sm_89. */
+MJ_PTX mj_u32 mj_ptx_cvt_f16x2_e4m3x2(mj_u32 v) {
+    mj_u32 r;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(r) : "h"((unsigned short)v));
+    return r;
+}
+MJ_PTX mj_u32 mj_ptx_cvt_f16x2_e5m2x2(mj_u32 v) {
+    mj_u32 r;
+    asm("cvt.rn.f16x2.e5m2x2 %0, %1;" : "=r"(r) : "h"((unsigned short)v));
+    return r;
+}
 #endif
 
 /* ---- global memory ---------------------------------------------------------------------------------------- */
@@ -153,6 +164,14 @@ MJ_PTX void mj_ptx_ldmatrix_x2_trans(mj_u32 (&r)[2], mj_u32 addr) {
  * a: rows lane/4 and +8, columns 2*(lane%4) and +8. Collective. */
 MJ_PTX void mj_ptx_mma_bf16(float (&d)[4], const mj_u32 (&a)[4], const mj_u32 (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* The same of f16. */
+MJ_PTX void mj_ptx_mma_f16(float (&d)[4], const mj_u32 (&a)[4], const mj_u32 (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -1,99 +1,82 @@
-/* The mma.sync GEMMs on a cuda device: which template takes a product, its tiles, its grid and shared memory. Owns the
- * rule that chooses tiles from a shape; knows nothing of what is inside a tile. */
+/* The mma.sync GEMMs on a cuda device: which template takes a product, its grid and shared memory, and what the model of time
+ * must know of it. Knows nothing of what is inside a tile. */
 #include "ops/gemm_sm80.h"
-
-#include <stddef.h>
 
 #include "kernels_src/gemm_sm80_tile.h"
 #include "kernels_src/kernel_args.h"
+#include "ops/tile_choice.h"
+
+#define FP8_ARCH 89
 
 const char *mj_gemm_sm80_template(int arch, const MjGemmArgs *a)
 {
-    const bool bf16 = a->a_type == MJ_T_BF16;
-    (void)arch;
-    if (bf16 != (a->b_type == MJ_T_BF16) || !bf16) return NULL;
-    if (a->kmajor != 0 && a->layout != MJ_GEMM_NT) return NULL;
-    return a->layout == MJ_GEMM_TN ? "gemm_tn_sm80" : "gemm_sm80";
+    const bool fp8 = a->a_type != MJ_T_BF16, along = a->kmajor != 0 || a->layout == MJ_GEMM_NT;
+    if (fp8 != (a->b_type != MJ_T_BF16)) return NULL;
+    if (!fp8) return a->kmajor != 0 && a->layout != MJ_GEMM_NT ? NULL : a->layout == MJ_GEMM_TN ? "gemm_tn_sm80" : "gemm_sm80";
+    if (arch < FP8_ARCH || !along) return NULL;
+    return a->layout == MJ_GEMM_TN ? "gemm_tn_fp8_sm89" : "gemm_fp8_sm89";
 }
 
-/* ---- tiles --------------------------------------------------------------------------------------------------- */
-
-typedef struct Card { /* what an architecture's largest cards have; a plan is made without one at hand */
-    int arch, units;
-    int32_t shared_bytes; /* of one block */
-} Card;
-
-static Card card_of(int arch)
+const char *mj_gemm_sm80_refusal(int arch, const MjGemmArgs *a)
 {
-    static const Card cards[] = {{80, 108, 166912}, {86, 84, 101376}, {87, 16, 166912}, {89, 142, 101376},
-                                 {90, 132, 232448}, {100, 148, 232448}, {120, 170, 101376}};
-    Card best = cards[0];
-    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
-        if (cards[i].arch <= arch) best = cards[i];
-    return best;
+    if ((a->a_type != MJ_T_BF16 || a->b_type != MJ_T_BF16) && arch < FP8_ARCH)
+        return "fp8 matrix instructions came with sm_89; set precision.experts=bf16 and precision.linears=bf16";
+    if (a->a_type != MJ_T_BF16 && a->kmajor == 0 && a->layout != MJ_GEMM_NT)
+        return "a GPU reads fp8 along K only; store the operands so and set kmajor (see MjGemmArgs)";
+    return NULL;
 }
+
+/* ---- launches ------------------------------------------------------------------------------------------------ */
 
 typedef struct Tile {
-    int32_t m, n;
-    double speed; /* of a full wave, relative: what is read from shared memory and from L2 for a product shrinks with size */
+    int32_t m, n, stages, threads;
+    size_t shared_bytes;
 } Tile;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-static int64_t tiles_of(const MjGemmArgs *a, int32_t tile_m, int32_t tile_n)
+static Tile tile_of(const MjTemplate *t, const MjGemmArgs *a, const int32_t *values)
 {
-    return ceil_div(a->m, tile_m) * ceil_div(a->n, tile_n) * (a->group == MJ_GROUP_K ? a->experts : 1);
-}
-
-static int32_t shared_of(const MjGemmArgs *a, int32_t tile_m, int32_t tile_n, int32_t stages)
-{
-    return MJ_SM80_SHARED(tile_m, tile_n, stages, a->scale_mode == MJ_SCALE_BLOCK, a->layout == MJ_GEMM_TN);
-}
-
-/* The tile whose waves over the card take least, and as many stages as its shared memory holds, up to 4. */
-static void tune(const MjTemplate *t, int arch, const void *args, int32_t *values)
-{
-    static const Tile tiles[] = {{128, 256, 1.0}, {128, 128, 0.95}, {128, 64, 0.8}, {64, 128, 0.8}, {64, 64, 0.6}};
-    const MjGemmArgs *a = args;
-    const Card card = card_of(arch);
-    const Tile *best = NULL;
-    double least = 0.0;
-    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
-        const Tile *c = &tiles[i];
-        if (shared_of(a, c->m, c->n, 3) > card.shared_bytes || (c->n > 128 && a->scale_mode == MJ_SCALE_BLOCK)) continue;
-        const double time = (double)ceil_div(tiles_of(a, c->m, c->n), card.units) * c->m * c->n / c->speed;
-        if (best != NULL && time >= least) continue;
-        best = c;
-        least = time;
-    }
-    int32_t stages = card.shared_bytes / shared_of(a, best->m, best->n, 1);
-    stages = stages > 4 ? 4 : stages;
-    if (2 * shared_of(a, best->m, best->n, 3) <= card.shared_bytes) stages = 3; /* room for a second block */
-    values[mj_template_param(t, "TILE_M")] = best->m;
-    values[mj_template_param(t, "TILE_N")] = best->n;
-    values[mj_template_param(t, "STAGES")] = stages;
+    Tile x = {values[mj_template_param(t, "TILE_M")], values[mj_template_param(t, "TILE_N")], values[mj_template_param(t, "STAGES")], 0, 0};
+    const bool block = a->scale_mode == MJ_SCALE_BLOCK;
+    x.threads = MJ_SM80_THREADS(x.m, x.n, block);
+    x.shared_bytes = (size_t)MJ_SM80_SHARED(x.m, x.n, x.stages, block, a->layout == MJ_GEMM_TN);
+    return x;
 }
 
 static int geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *out,
                     MjError *err)
 {
     const MjGemmArgs *a = args;
-    const MjTemplate *t = record->tmpl;
-    const int32_t tile_m = record->tuning_of[mj_template_param(t, "TILE_M")];
-    const int32_t tile_n = record->tuning_of[mj_template_param(t, "TILE_N")];
-    const int32_t stages = record->tuning_of[mj_template_param(t, "STAGES")];
-    const int64_t grid = tiles_of(a, tile_m, tile_n);
+    const Tile tile = tile_of(record->tmpl, a, record->tuning_of);
+    const int64_t grid = MJ_CEIL((int64_t)a->m, tile.m) * MJ_CEIL((int64_t)a->n, tile.n) * (a->group == MJ_GROUP_K ? a->experts : 1);
     (void)kernel;
-    out->block = (uint32_t)MJ_SM80_THREADS(tile_m, tile_n, a->scale_mode == MJ_SCALE_BLOCK);
-    out->shared_bytes = (size_t)shared_of(a, tile_m, tile_n, stages);
-    out->grid = (uint32_t)(grid < 1 ? 1 : grid > INT32_MAX ? INT32_MAX : grid); /* any grid is right */
-    if (out->shared_bytes > info->max_shared_bytes)
+    if (tile.n > 2 * tile.m) /* a thread's copies would not be alike */
+        return mj_error(err, MJ_ERR_USAGE, "%s: no tiles of %d x %d: TILE_N is at most twice TILE_M", record->tmpl->name, tile.m, tile.n);
+    if (tile.shared_bytes > info->max_shared_bytes)
         return mj_error(err, MJ_ERR_USAGE,
                         "%s: tiles of %d x %d in %d stages need %zu bytes of shared memory, a block of %s has %zu; the image was "
-                        "tuned for another card", t->name, tile_m, tile_n, stages, out->shared_bytes, info->name,
+                        "tuned for another card", record->tmpl->name, tile.m, tile.n, tile.stages, tile.shared_bytes, info->name,
                         info->max_shared_bytes);
+    out->block = (uint32_t)tile.threads;
+    out->shared_bytes = tile.shared_bytes;
+    out->grid = (uint32_t)(grid < 1 ? 1 : grid > INT32_MAX ? INT32_MAX : grid); /* any grid is right */
     return 0;
 }
 
-const MjOpMatrix mj_gemm_sm80 = {.tmpl = "gemm_sm80", .tune = tune, .geometry = geometry};
-const MjOpMatrix mj_gemm_tn_sm80 = {.tmpl = "gemm_tn_sm80", .tune = tune, .geometry = geometry};
+/* What mma.sync reaches of a card's rate, estimated: a warp reads (1/64 + 1/64) of a byte of shared memory a product with the
+ * largest tile, more with a smaller one. Hopper's full rate is wgmma's, and its fp8 goes through f16 (gemm_core_sm80.cuh). */
+static void cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
+                 MjTileCost *out)
+{
+    const MjGemmArgs *a = args;
+    const Tile tile = tile_of(t, a, values);
+    const int32_t area = tile.m * tile.n / (tile.threads / 32);
+    MjGemmModel model = {.rate = area >= 4096 ? 0.8 : area >= 2048 ? 0.7 : 0.55, .depth_bytes = MJ_SM80_ROW};
+    if (card->arch >= 90 && card->arch < 100) model.rate *= 0.6;
+    if (card->arch >= 90 && card->arch < 120 && a->a_type != MJ_T_BF16) model.rate *= 0.5;
+    mj_gemm_cost(&model, t, card, args, values, g, out);
+}
+
+const MjOpMatrix mj_gemm_sm80 = {.tmpl = "gemm_sm80", .cost = cost, .geometry = geometry};
+const MjOpMatrix mj_gemm_tn_sm80 = {.tmpl = "gemm_tn_sm80", .cost = cost, .geometry = geometry};
+const MjOpMatrix mj_gemm_fp8_sm89 = {.tmpl = "gemm_fp8_sm89", .cost = cost, .geometry = geometry};
+const MjOpMatrix mj_gemm_tn_fp8_sm89 = {.tmpl = "gemm_tn_fp8_sm89", .cost = cost, .geometry = geometry};

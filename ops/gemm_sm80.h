@@ -7,7 +7,9 @@
 /* The template for a product on a cuda device of `arch` (80, 89, 90, ...: mma.sync runs on all of them), or NULL where there
  * is none: fp8 below sm_89, operands that are not stored as the family wants them (see mj_adapt_gemm). */
 const char *mj_gemm_sm80_template(int arch, const MjGemmArgs *args);
+/* Why not, and what to do about it; NULL when there is a template. */
+const char *mj_gemm_sm80_refusal(int arch, const MjGemmArgs *args);
 
-extern const MjOpMatrix mj_gemm_sm80, mj_gemm_tn_sm80;
+extern const MjOpMatrix mj_gemm_sm80, mj_gemm_tn_sm80, mj_gemm_fp8_sm89, mj_gemm_tn_fp8_sm89;
 
 #endif

@@ -17,9 +17,15 @@ static const char *gemm_template(MjFamily family, int arch, const void *args)
     return a->layout == MJ_GEMM_TN ? "gemm_tn_cpu" : "gemm_cpu";
 }
 
+static const char *gemm_refusal(MjFamily family, int arch, const void *args)
+{
+    if (family != MJ_FAMILY_CPU) return mj_gemm_sm80_refusal(arch, args);
+    return "its operands are stored along K (kmajor), which is for GPUs";
+}
+
 /* How each cuda template is launched; a line for each file ops/gemm_*.c. */
 static const MjOpMatrix *const gemm_matrix[] = {
-    &mj_gemm_sm80, &mj_gemm_tn_sm80,
+    &mj_gemm_sm80, &mj_gemm_tn_sm80, &mj_gemm_fp8_sm89, &mj_gemm_tn_fp8_sm89,
     &mj_gemm_sm90, &mj_gemm_tn_sm90,
     NULL,
 };
@@ -62,7 +68,7 @@ const MjOpRow mj_row_gemm = {
                MJ_FIELD(MjGemmArgs, layout), MJ_FIELD(MjGemmArgs, group), MJ_FIELD(MjGemmArgs, a_type),
                MJ_FIELD(MjGemmArgs, b_type), MJ_FIELD(MjGemmArgs, c_type), MJ_FIELD(MjGemmArgs, scale_mode),
                MJ_FIELD(MjGemmArgs, epilogue)},
-    .matrix = gemm_matrix,
+    .refusal = gemm_refusal, .matrix = gemm_matrix,
     .phases = {{"gemm", MJ_WORK_GRID, g_grid}},
     .shared = g_shared,
     .buffers = {MJ_BUFFER_BY(MjGemmArgs, a, a_type, MJ_IN, g_a, g_a_cols), MJ_BUFFER_BY(MjGemmArgs, b, b_type, MJ_IN, g_b, g_b_cols),

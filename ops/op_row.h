@@ -110,6 +110,7 @@ typedef struct MjOpRow {
     const char *name, *doc;
     /* The template, or NULL where there is none; NULL: the op's own name everywhere. arch: 80, 89, 90, ...; 0 on a cpu */
     const char *(*choose)(MjFamily family, int arch, const void *args);
+    const char *(*refusal)(MjFamily family, int arch, const void *args); /* why choose said NULL, what to do; may be NULL */
     const MjOpMatrix *const *matrix; /* of the cuda templates that need more than MJ_WORK_*; ends with NULL; may be NULL */
     size_t args_bytes;
     MjOpField fields[12];

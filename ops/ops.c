@@ -94,6 +94,12 @@ int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err)
     out->family = device != NULL ? device->ops->info(device)->family : mj_target_family(target);
     out->arch = strncmp(target, "sm_", 3) == 0 ? atoi(target + 3) : 0;
     for (int i = 0; i < MJ_OP_COUNT; i++) assert(mj_op_rows[i]->id == (MjOpId)i);
+    const char *family = getenv("MOJIT_FAMILY");
+    if (family != NULL && *family != '\0' && out->family != MJ_FAMILY_CPU) {
+        if (strcmp(family, "sm_80") != 0)
+            return mj_error(err, MJ_ERR_USAGE, "MOJIT_FAMILY=%s: only sm_80 can be asked for, the templates that every GPU runs", family);
+        out->family = MJ_FAMILY_SM80;
+    }
     if (device != NULL && strcmp(device->ops->kind, "cpu") == 0) return reserve_scratch(device, out->family, err);
     return 0;
 }
@@ -145,8 +151,11 @@ static int bind_template(MjOps *ops, const MjOpRow *row, const char *name, MjOpB
 static int find_binding(MjOps *ops, const MjOpRow *row, const void *args, const MjOpBinding **out, MjError *err)
 {
     const char *name = row->choose != NULL ? row->choose(ops->family, ops->arch, args) : row->name;
-    if (name == NULL)
-        return mj_error(err, MJ_ERR_MISSING, "op %s has no template for this device's instruction family", row->name);
+    if (name == NULL) {
+        const char *why = row->refusal != NULL ? row->refusal(ops->family, ops->arch, args) : NULL;
+        return mj_error(err, MJ_ERR_MISSING, "op %s has no template for %s%s%s", row->name, mj_jit_target(ops->jit),
+                        why != NULL ? ": " : "", why != NULL ? why : "");
+    }
     for (int i = 0; i < MJ_OP_TEMPLATES; i++) {
         MjOpBinding *b = &ops->bindings[row->id][i];
         if (b->name == NULL) {

@@ -37,7 +37,7 @@ typedef struct MjOpProfile { /* filled when profiling is on */
 } MjOpProfile;
 
 /* Where a template's parameters lie in the op's argument struct; found at the op's first launch. */
-#define MJ_OP_TEMPLATES 4 /* that one op may use on one device */
+#define MJ_OP_TEMPLATES 6 /* that one op may use on one device */
 struct MjOpMatrix;
 typedef struct MjOpBinding {
     const char *name;
@@ -63,6 +63,8 @@ typedef struct MjOps {
     bool check_finite;  /* after each op, name the first that produced a NaN or infinity (used to explain a NaN loss) */
 } MjOps;
 
+/* MOJIT_FAMILY=sm_80 in the environment: on a later GPU too, the matrix templates of mma.sync; to compare with, or to run
+ * without the others. */
 int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err) MJ_MUST_CHECK;
 
 /* Launches op `id` with its argument struct (`args_bytes` is checked against the table). Asynchronous on cuda. While the

@@ -16,7 +16,7 @@
 
 #define SLOW_S 0.2 /* of one core: what a cold compile may take */
 
-static const char *const targets[] = {"sm_80", "sm_90a", "sm_100a"};
+static const char *const targets[] = {"sm_80", "sm_89", "sm_90a", "sm_100a"};
 
 typedef struct Case {
     const MjTemplate *tmpl;
@@ -57,7 +57,7 @@ static void add(Gate *g, const MjTemplate *t, const char *target, const int32_t 
 
 static void add_generics(Gate *g, const MjTemplate *t, const char *target)
 {
-    if ((t->families >> mj_target_family(target) & 1) == 0) return;
+    if (!mj_template_serves(t, target)) return;
     for (int k = 0; k < t->n_generic; k++) {
         int32_t bound[MJ_MAX_PARAMS];
         if ((t->generic_families[k] >> mj_target_family(target) & 1) == 0) continue;

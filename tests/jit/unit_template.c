@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,29 @@ static void wrong_declarations_name_the_line(void **state)
     assert_true(mj_template_parse("t.cu", HEAD "// mj:param W fixed\n// mj:param W fixed\n", "builtin", &t, &err) < 0);
     assert_true(mj_template_parse("t.cu", "// mj:template t\n", "builtin", &t, &err) < 0);
     mj_error_clear(&err);
+}
+
+static void targets_are_served(void **state)
+{
+    static const struct {
+        const char *family, *target;
+        bool serves;
+    } cases[] = {
+        {"cpu", "cpu:avx2", true},      {"cpu", "sm_80", false},       {"cuda", "sm_80", true},     {"sm_80", "compute_80", true},
+        {"sm_89", "sm_80", false},      {"sm_89", "sm_86", false},     {"sm_89", "sm_89", true},    {"sm_89", "sm_90a", true},
+        {"sm_89", "compute_80", false}, {"sm_89", "compute_90", true}, {"sm_90a", "sm_90a", true},  {"sm_90a", "compute_90", false},
+        {"sm_90a", "sm_100a", false},   {"sm_100", "sm_100a", true},   {"cpu sm_89", "cpu:avx2", true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[256];
+        snprintf(source, sizeof source, "// mj:template t\n// mj:doc D.\n// mj:family %s\n// mj:kernel t\n// mj:args MjTArgs\n",
+                 cases[i].family);
+        MjTemplate *t = parse(source);
+        if (mj_template_serves(t, cases[i].target) != cases[i].serves) fail_msg("%s for %s", cases[i].family, cases[i].target);
+        mj_template_free(t);
+    }
 }
 
 static void values_are_checked(void **state)
@@ -214,7 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(declarations),           cmocka_unit_test(wrong_declarations_name_the_line),
-        cmocka_unit_test(values_are_checked),     cmocka_unit_test(spec_text_is_canonical),
+        cmocka_unit_test(targets_are_served), cmocka_unit_test(values_are_checked),     cmocka_unit_test(spec_text_is_canonical),
         cmocka_unit_test(expansion_pulls_in_headers), cmocka_unit_test(builtins_are_whole),
         cmocka_unit_test(modes_and_buckets),
     };

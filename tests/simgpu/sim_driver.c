@@ -253,6 +253,8 @@ static int sim_DeviceGetName(char *name, int len, int dev)
     snprintf(name, (size_t)len, "%s", device_name);
     return 0;
 }
+static int static_bytes(const struct MjCuKernel_ *k) { return (int)(k->info->shared_stop - k->info->shared_start) - SIM_STATIC_ANCHOR; }
+
 /* "Technical Specifications per Compute Capability": opt-in shared memory of a block */
 static int max_shared(void) { return arch == 86 || arch == 89 || arch >= 120 ? 101376 : arch < 90 ? 166912 : (int)SIM_MAX_SHARED; }
 static int sim_DeviceGetAttribute(int *v, int attribute, int dev)
@@ -550,7 +552,7 @@ static int sim_LibraryGetKernel(MjCuKernel *out, MjCuLibrary lib, const char *na
     struct MjCuKernel_ *k = calloc(1, sizeof *k);
     k->info = describe();
     k->library = lib;
-    k->max_dynamic = 48 * 1024 - (int)(k->info->shared_stop - k->info->shared_start);
+    k->max_dynamic = 48 * 1024 - static_bytes(k);
     snprintf(k->name, sizeof k->name, "%s", name);
     lib->kernels[lib->n_kernels++] = k;
     *out = k;
@@ -562,7 +564,7 @@ static int sim_KernelGetAttribute(int *v, int attribute, MjCuKernel k, int dev)
     (void)dev;
     switch (attribute) {
     case MJ_CU_FUNC_MAX_THREADS_PER_BLOCK: *v = k->info->max_threads > 0 ? k->info->max_threads : 1024; return 0;
-    case MJ_CU_FUNC_SHARED_BYTES: *v = (int)(k->info->shared_stop - k->info->shared_start); return 0;
+    case MJ_CU_FUNC_SHARED_BYTES: *v = static_bytes(k); return 0;
     case MJ_CU_FUNC_LOCAL_BYTES: *v = 0; return 0;
     case MJ_CU_FUNC_REGISTERS: *v = 0; return 0;
     case MJ_CU_FUNC_MAX_DYNAMIC_SHARED: *v = k->max_dynamic; return 0;
@@ -574,7 +576,7 @@ static int sim_KernelSetAttribute(int attribute, int v, MjCuKernel k, int dev)
 {
     (void)dev;
     if (attribute == MJ_CU_FUNC_MAX_DYNAMIC_SHARED) {
-        if (v < 0 || v + (int)(k->info->shared_stop - k->info->shared_start) > max_shared()) return 1;
+        if (v < 0 || v + static_bytes(k) > max_shared()) return 1;
         k->max_dynamic = v;
         return 0;
     }

@@ -25,6 +25,16 @@ static double bf16_value(unsigned bits)
     return (double)f;
 }
 
+static double f16_value(unsigned bits)
+{
+    const unsigned e = bits >> 10 & 31, m = bits & 0x3ff;
+    const double sign = (bits & 0x8000) != 0 ? -1.0 : 1.0;
+    if (e == 31) return m != 0 ? NAN : sign * INFINITY;
+    return sign * (e == 0 ? ldexp((double)m, -24) : ldexp((double)(m + 1024), (int)e - 25));
+}
+
+static bool is_fp8(int type) { return type == SIM_E4M3 || type == SIM_E5M2; }
+
 static double fp8_value(unsigned code, int mbits, int bias)
 {
     const unsigned ebits = 7u - (unsigned)mbits, e = code >> mbits & ((1u << ebits) - 1), m = code & ((1u << mbits) - 1);
@@ -46,10 +56,10 @@ static double element(const void *p, int type)
         }
         ready = true;
     }
-    if (type == SIM_BF16) {
+    if (!is_fp8(type)) {
         uint16_t h;
         memcpy(&h, p, 2);
-        return bf16_value(h);
+        return type == SIM_BF16 ? bf16_value(h) : f16_value(h);
     }
     return (type == SIM_E4M3 ? e4m3 : e5m2)[*(const uint8_t *)p];
 }
@@ -160,7 +170,7 @@ static void mma_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSit
     (void)w;
     (void)mask;
     (void)at;
-    const int a_type = arg & 3, b_type = arg >> 2, size = a_type == SIM_BF16 ? 2 : 1, k = 32 / size;
+    const int a_type = arg & 3, b_type = arg >> 2, size = is_fp8(a_type) ? 1 : 2, k = 32 / size;
     char a[16][32], b[8][32];
     double av[16][32], bv[8][32];
     for (int t = 0; t < 32; t++) {
@@ -181,7 +191,7 @@ static void mma_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSit
 void simgpu_mma(float *d, const uint32_t *a, const uint32_t *b, int a_type, int b_type, SimSite at)
 {
     SimThread *t = sim_run->current;
-    if (a_type != SIM_BF16 && sim_run->launch->arch < 89) sim_fail(SIM_CU_LAUNCH_FAILED, at, "mma of fp8 needs sm_89 or later");
+    if (is_fp8(a_type) && sim_run->launch->arch < 89) sim_fail(SIM_CU_LAUNCH_FAILED, at, "mma of fp8 needs sm_89 or later");
     t->in0 = a;
     t->in1 = b;
     t->out = d;

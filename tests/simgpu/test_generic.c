@@ -92,7 +92,7 @@ static void embedded_pack_is_whole(void)
             MjTemplate *t = NULL;
             if (!mj_sources_is_template(f)) continue;
             WANT(mj_template_parse(f->name, f->text, "builtin", &t, &err) == 0);
-            if (t->families >> mj_target_family(p->frames[i].target) & 1) {
+            if (mj_template_serves(t, p->frames[i].target)) {
                 int found = 0, want = 0;
                 for (int g = 0; g < t->n_generic; g++)
                     want += (t->generic_families[g] >> mj_target_family(p->frames[i].target) & 1) != 0;

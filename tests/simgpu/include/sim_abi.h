@@ -61,7 +61,9 @@ enum { SIM_REDUCE_ADD, SIM_REDUCE_MIN, SIM_REDUCE_MAX, SIM_REDUCE_SMIN, SIM_REDU
 /* matrix fragments */
 void simgpu_ldmatrix(uint32_t *r, int count, int trans, unsigned addr, SimSite at);
 void simgpu_stmatrix(const uint32_t *r, int count, int trans, unsigned addr, SimSite at);
-enum { SIM_BF16, SIM_E4M3, SIM_E5M2 };
+#define SIM_STATIC_ANCHOR 16 /* bytes that keep the section of static shared variables from being empty; not the kernel's */
+
+enum { SIM_BF16, SIM_E4M3, SIM_E5M2, SIM_F16 };
 void simgpu_mma(float *d, const uint32_t *a, const uint32_t *b, int a_type, int b_type, SimSite at); /* m16n8k16 / k32 */
 
 /* asynchronous copies and barriers */

@@ -228,7 +228,7 @@ template <class... A>
 constexpr SimKernelInfo sim_describe(void (*)(A...), void (*entry)(void **), int max_threads, char *start, char *stop) {
     return SimKernelInfo{entry, max_threads, (int)sizeof...(A), {sizeof(A)...}, start, stop};
 }
-__attribute__((section("simgpu_shared"), used)) static char sim_shared_anchor[16];
+__attribute__((section("simgpu_shared"), used)) static char sim_shared_anchor[SIM_STATIC_ANCHOR];
 extern "C" __attribute__((visibility("hidden"))) char __start_simgpu_shared[], __stop_simgpu_shared[];
 
 #include "sim_ptx.cuh"

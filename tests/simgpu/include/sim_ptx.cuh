@@ -60,6 +60,18 @@ MJ_PTX mj_u32 mj_ptx_cvt_e5m2x2(float lo, float hi) {
     return sim_fp8(lo, 2, 15, 57344.0f) | sim_fp8(hi, 2, 15, 57344.0f) << 8;
 }
 
+MJ_PTX mj_u32 sim_e4m3_to_f16(mj_u32 c) { /* exponent bias 7 to 15, mantissa of 3 bits to 10; NaN is canonical */
+    const mj_u32 sign = (c & 0x80u) << 8, e = c >> 3 & 15u, m = c & 7u;
+    if ((c & 0x7fu) == 0x7fu) return sign | 0x7fffu;
+    if (e != 0) return sign | (e + 8) << 10 | m << 7;
+    if (m == 0) return sign;
+    const mj_u32 top = m >= 4 ? 2 : m >= 2 ? 1 : 0; /* m 2^-9 is a normal f16 */
+    return sign | (6 + top) << 10 | ((m << (10 - top)) & 0x3ffu);
+}
+MJ_PTX mj_u32 mj_ptx_cvt_f16x2_e4m3x2(mj_u32 v) { return sim_e4m3_to_f16(v & 0xffu) | sim_e4m3_to_f16(v >> 8 & 0xffu) << 16; }
+MJ_PTX mj_u32 sim_e5m2_to_f16(mj_u32 c) { return (c & 0x7fu) > 0x7cu ? (c & 0x80u) << 8 | 0x7fffu : c << 8; }
+MJ_PTX mj_u32 mj_ptx_cvt_f16x2_e5m2x2(mj_u32 v) { return sim_e5m2_to_f16(v & 0xffu) | sim_e5m2_to_f16(v >> 8 & 0xffu) << 16; }
+
 MJ_PTX void mj_ptx_ld_nc_16(const void *p, mj_u32 (&v)[4]) {
     const uint4 q = *(const uint4 *)p;
     v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
@@ -87,6 +99,7 @@ MJ_PTX void mj_ptx_ldmatrix_x2_trans(mj_u32 (&r)[2], mj_u32 addr, SIM_HERE_ARGS)
         simgpu_mma(d, a, b, A, B, SIM_HERE);                                                                  \
     }
 SIM_MMA(mj_ptx_mma_bf16, SIM_BF16, SIM_BF16)
+SIM_MMA(mj_ptx_mma_f16, SIM_F16, SIM_F16)
 SIM_MMA(mj_ptx_mma_e4m3_e4m3, SIM_E4M3, SIM_E4M3)
 SIM_MMA(mj_ptx_mma_e5m2_e4m3, SIM_E5M2, SIM_E4M3)
 SIM_MMA(mj_ptx_mma_e4m3_e5m2, SIM_E4M3, SIM_E5M2)
