@@ -149,13 +149,12 @@ void mj_gemm_cost(const MjGemmModel *model, const MjTemplate *t, const MjCard *c
     const double rate = (operand < 2.0 && card->fp8_cycle > 0 ? card->fp8_cycle : card->bf16_cycle) * model->rate;
     const double unit_bytes = card->shared_bytes + 1024.0;
 
-    out->tiles = row_tiles * ceil_div(a->n, tile_n);
+    /* Blocks of a cluster stand side by side: with an odd number of columns of tiles, the last one works for nothing. */
+    out->tiles = row_tiles * ceil_div(a->n, tile_n * cluster) * cluster;
     out->resident = (int)floor(unit_bytes / ((double)geometry->shared_bytes + 1024.0));
     if (out->resident > 2048 / (int)geometry->block) out->resident = 2048 / (int)geometry->block;
     if (out->resident < 1) out->resident = 1;
-    /* Blocks of a cluster work on neighbouring tiles: an odd number of them leaves one idle. */
-    const double groups = floor(card->units / cluster) * cluster;
-    out->waves = ceil_div(ceil_div(out->tiles, cluster) * cluster, groups);
+    out->waves = ceil_div(out->tiles, floor(card->units / cluster) * cluster);
     out->mma_cycles = 2.0 * tile_m * tile_n * steps * model->depth_bytes / operand / rate;
     out->scale_cycles = a->scale_mode == MJ_SCALE_BLOCK ? tile_m * tile_n * ceil_div(depth, 128) / card->fma_cycle : 0.0;
     out->load_cycles = (tile_m / cluster + tile_n) * steps * model->depth_bytes / card->l2_cycle;
