@@ -88,8 +88,7 @@ MJ_FN void mj_gemm_copy(const MjGemmArgs *args, const MjGemmMaps *maps, const Mj
         for (int32_t block = 0; block < tile.blocks; block++) {
             const mj_u32 bar = s->full + 8 * stage.index, at = s->tiles + stage.index * MJ_GEMM_STAGE;
             const int k = tile.depth_at + block * MJ_GEMM_DEPTH;
-            if (CLUSTER > 1) mj_ptx_mbar_wait_cluster(s->empty + 8 * stage.index, stage.parity ^ 1);
-            else mj_ptx_mbar_wait(s->empty + 8 * stage.index, stage.parity ^ 1);
+            mj_ptx_mbar_wait(s->empty + 8 * stage.index, stage.parity ^ 1);
             mj_ptx_mbar_arrive_expect(bar, MJ_GEMM_STAGE + (MJ_GEMM_COLUMN_SCALES ? tile.scaled_columns * 4 : 0));
             mj_gemm_load(&maps->a, MJ_GEMM_A_ACROSS, a_share, CLUSTER > 1 ? (1u << CLUSTER) - 1 : 0,
                          at + rank * a_share * MJ_SM90_ROW, bar, k, tile.row + (int)rank * a_share, 0);
@@ -132,7 +131,7 @@ MJ_FN void mj_gemm_mma(float (&d)[MJ_GEMM_ACCS], mj_u64 a, mj_u64 b, int keep)
 MJ_FN void mj_gemm_release(mj_u32 empty)
 {
 #if CLUSTER > 1
-    if (mj_ptx_lane() < CLUSTER) mj_ptx_mbar_arrive_cluster(empty, mj_ptx_lane());
+    if (mj_ptx_lane() < CLUSTER) mj_ptx_mbar_arrive_peer(empty, mj_ptx_lane());
 #else
     if (mj_ptx_lane() == 0) mj_ptx_mbar_arrive(empty);
 #endif
@@ -140,8 +139,7 @@ MJ_FN void mj_gemm_release(mj_u32 empty)
 
 MJ_FN void mj_gemm_wait_full(const MjGemmShared *s, const MjGemmStage *stage)
 {
-    if (CLUSTER > 1) mj_ptx_mbar_wait_cluster(s->full + 8 * stage->index, stage->parity);
-    else mj_ptx_mbar_wait(s->full + 8 * stage->index, stage->parity);
+    mj_ptx_mbar_wait(s->full + 8 * stage->index, stage->parity);
 }
 
 #if !MJ_GEMM_FP8

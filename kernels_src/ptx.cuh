@@ -244,6 +244,13 @@ MJ_PTX void mj_ptx_mbar_arrive_cluster(mj_u32 bar, mj_u32 rank) {
                  "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(bar), "r"(rank)
                  : "memory");
 }
+/* The same without ordering ordinary memory accesses beyond the block (which costs a fence of the whole GPU): for pipelines
+ * whose data moves by TMA and wgmma alone. Pairs with mj_ptx_mbar_wait. */
+MJ_PTX void mj_ptx_mbar_arrive_peer(mj_u32 bar, mj_u32 rank) {
+    asm volatile("{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(bar), "r"(rank)
+                 : "memory");
+}
 /* "mbarrier.try_wait.parity": true once the phase of parity `parity` has completed; may wait a while. */
 MJ_PTX bool mj_ptx_mbar_try_wait(mj_u32 bar, mj_u32 parity) {
     mj_u32 r;

@@ -120,6 +120,9 @@ MJ_PTX void mj_ptx_mbar_expect(mj_u32 bar, mj_u32 bytes, SIM_HERE_ARGS) { simgpu
 MJ_PTX void mj_ptx_mbar_arrive_cluster(mj_u32 bar, mj_u32 rank, SIM_HERE_ARGS) {
     simgpu_mbar_arrive(bar, (int)rank, 0, 1, SIM_HERE);
 }
+MJ_PTX void mj_ptx_mbar_arrive_peer(mj_u32 bar, mj_u32 rank, SIM_HERE_ARGS) {
+    simgpu_mbar_arrive(bar, (int)rank, 0, 1, SIM_HERE);
+}
 MJ_PTX bool mj_ptx_mbar_try_wait(mj_u32 bar, mj_u32 parity, SIM_HERE_ARGS) {
     return simgpu_mbar_try_wait(bar, parity, SIM_HERE) != 0;
 }
