@@ -263,6 +263,20 @@ static int from_cache(MjJit *jit, Image *image, const char *label, bool *corrupt
     return rc == 0 ? 1 : rc == MJ_ERR_DATA || rc == MJ_ERR_DEVICE ? 0 : rc;
 }
 
+/* A driver loads what toolkits of its own major version made, not of a later one: better said before compiling than by what
+ * the driver answers to the image. */
+static int check_driver(const MjJit *jit, MjError *err)
+{
+    const int driver = jit->opt.device ? jit->opt.device->ops->info(jit->opt.device)->driver_version : 0;
+    int major, minor;
+
+    if (driver == 0 || !jit->identity || sscanf(jit->identity, "NVRTC %d.%d", &major, &minor) != 2 || major <= driver / 1000) return 0;
+    return mj_error(err, MJ_ERR_MISSING,
+                    "NVRTC %d.%d makes images for drivers of CUDA %d.0 and later, and this machine's driver supports CUDA %d.%d: update "
+                    "the driver, or install NVRTC %d (libnvrtc.so.%d), in the folder that MOJIT_CUDA_LIBRARY_PATH names if need be",
+                    major, minor, major, driver / 1000, driver % 1000 / 10, driver / 1000, driver / 1000);
+}
+
 static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
 {
     char spec[SPEC_CAP], *source = NULL;
@@ -272,6 +286,7 @@ static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
     mj_spec_text(image->tmpl, jit->target, image->bound, spec, sizeof spec);
     pthread_mutex_lock(&jit->mutex);
     rc = open_compiler(jit, err);
+    if (rc == 0) rc = check_driver(jit, err);
     pthread_mutex_unlock(&jit->mutex);
     if (rc != 0) goto out;
     MJ_TRY(mj_template_expand(image->tmpl, &jit->sources, image->bound, NULL, &source, err));

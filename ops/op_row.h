@@ -133,6 +133,7 @@ extern const MjOpRow mj_row_embedding_fwd, mj_row_embedding_bwd, mj_row_rmsnorm_
  * tuning values chosen. MJ_ERR_MISSING when this family has no template. */
 int mj_op_request(MjOps *ops, MjOpId id, const void *args, const MjOpBinding **binding, MjRequest *asked, MjRequest *chosen,
                   MjError *err) MJ_MUST_CHECK;
+void mj_shape_of_args(const MjOpRow *row, const void *args, MjStr *out); /* "tokens=17,width=64", for `mojit bench --shape` */
 int mj_op_buffer_count(const MjOpRow *row);
 MjOpType mj_op_buffer_type(const MjOpBuffer *buffer, const void *args);
 size_t mj_op_type_bytes(MjOpType type);

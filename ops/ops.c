@@ -257,6 +257,24 @@ static int find_record(MjOps *ops, const MjOpBinding *b, const void *args, const
     return mj_jit_get_chosen(ops->jit, asked, &chosen, out, err);
 }
 
+/* A launch that the device refused, or (MOJIT_CUDA_SYNC=1) that died in it: what it was, and how to run it alone. */
+static int blame(const MjOps *ops, const MjOpRow *row, const MjLaunchRecord *record, int kernel, const void *args, int rc,
+                 MjError *err)
+{
+    char spec[400];
+    MjStr shape = MJ_STR_INIT;
+    if (rc != MJ_ERR_DEVICE) return rc;
+    /* a device that is dead although launches are not waited for: it may have been any of those before */
+    if (ops->device->ops->info(ops->device)->graphs && ops->device->ops->synchronize(ops->device, NULL) != 0) return rc;
+    mj_spec_text(record->tmpl, mj_jit_target(ops->jit), record->bound, spec, sizeof spec);
+    mj_shape_of_args(row, args, &shape);
+    rc = mj_error_context(err, rc, "kernel %s of %s; alone: `MOJIT_CUDA_SYNC=1 mojit bench %s --device %s --mode %s --shape %s`",
+                          record->tmpl->kernels[kernel], spec, row->name, ops->device->ops->kind,
+                          record->generic ? "nocompile" : "static", mj_str_text(&shape));
+    mj_str_free(&shape);
+    return rc;
+}
+
 static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, const void *args, MjError *err)
 {
     MjRequest req = {.tmpl = b->tmpl};
@@ -274,7 +292,7 @@ static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, c
         else choose_grid(ops, row, phase, args, &l);
         if (rc != 0) return rc;
         rc = ops->device->ops->launch(ops->device, record->fn, &l, err);
-        if (rc != 0) return rc;
+        if (rc != 0) return blame(ops, row, record, i, args, rc, err);
     }
     return 0;
 }

@@ -154,6 +154,22 @@ void mj_shape_text(const MjOpShape *shape, MjStr *out)
     }
 }
 
+/* What a shape calls the numbers of an argument struct, zeros included; `live` and what else is data stays open. */
+void mj_shape_of_args(const MjOpRow *row, const void *args, MjStr *out)
+{
+    const char *comma = "";
+    for (const MjOpField *f = row->fields; f->name != NULL; f++) {
+        int32_t value;
+        memcpy(&value, (const char *)args + f->offset, sizeof value);
+        for (int i = 0; i < NAMES; i++) {
+            if (strcmp(names[i].name, f->name) != 0) continue;
+            mj_str_printf(out, "%s%s=%d", comma, f->name, value);
+            comma = ",";
+        }
+    }
+    if (comma[0] == '\0') mj_str_printf(out, "count=%lld", (long long)row->buffers[0].count(args)); /* ops of flat buffers */
+}
+
 int mj_shape_parse(const char *text, MjOpShape *shape, MjError *err)
 {
     MjOpShape s = *shape;

@@ -130,11 +130,10 @@ typedef struct Meaning {
 
 static const char lost[] = "the device is lost to this process (see dmesg for Xid lines): restart the run; if it comes back, "
                            "the card or its driver needs attention";
-static const char kernel_died[] = "a kernel stopped; every later call in this process fails too. Run again with "
-                                  "MOJIT_CUDA_SYNC=1 to stop at the very launch, and `mojit bench OP` to run that op alone";
+static const char kernel_died[] = "a kernel stopped; every later call in this process fails too. With MOJIT_CUDA_SYNC=1 "
+                                  "the run stops at the very launch, and says how to run it alone";
 static const char bad_image[] = "the image does not fit this device or driver: it was compiled for another architecture, or by "
-                                "an NVRTC newer than the driver; update the driver, install an NVRTC of the driver's version, "
-                                "or use --mode nocompile";
+                                "an NVRTC newer than the driver; update the driver, or install an NVRTC of the driver's version";
 
 static const Meaning meanings[] = {
     {MJ_CU_NO_DEVICE, MJ_ERR_MISSING,

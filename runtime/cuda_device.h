@@ -46,6 +46,7 @@ typedef struct CudaDevice {
     CudaRecentLaunch recent[MJ_CUDA_RECENT_LAUNCHES];
     uint64_t launches; /* all of them, captured ones too: where the next one goes in `recent` */
     MjDeviceCounters counters;
+    uint64_t last_graph; /* nodes of the graph, if what was handed over last was one */
     bool sync_launches, capturing;
 } CudaDevice;
 

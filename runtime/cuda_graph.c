@@ -93,6 +93,7 @@ int mj_cuda_graph_launch(MjDevice *dev, MjGraph *graph, MjError *err) {
     MJ_TRY(mj_cuda_make_current(d, err));
     CU(d, GraphLaunch(graph->exec, d->stream), NULL);
     d->counters.graph_launches++;
+    d->last_graph = graph->nodes;
     d->counters.graph_nodes += graph->nodes;
 out:
     return rc;

@@ -46,8 +46,8 @@ static int out_of_memory(CudaDevice *d, size_t bytes, const char *what, MjError 
     }
     int rc = mj_error(err, MJ_ERR_MEMORY,
                       "%s: out of memory: %.1f MB asked for '%s'; of %.1f MB, %.1f MB are free and this run holds %.1f MB "
-                      "(largest: %s). Lower train.micro_batch, model.sequence or model.depth, or stop other processes on "
-                      "this device (nvidia-smi)",
+                      "(largest: %s). Lower train.batch or train.seq_len (train.grad_accum keeps the tokens of a step), or "
+                      "model.depth; or stop other processes on this device (nvidia-smi)",
                       d->info.name, (double)bytes / 1e6, what, (double)total / 1e6, (double)free_bytes / 1e6,
                       (double)d->now_bytes / 1e6, d->n_allocations > 0 ? mj_str_text(&held) : "nothing");
     mj_str_free(&held);

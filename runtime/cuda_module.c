@@ -162,13 +162,14 @@ int mj_cuda_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *l, MjError *er
                                      .attrs = n > 0 ? attrs : NULL, .n_attrs = n};
     void *params[2] = {(void *)(uintptr_t)l->args, (void *)(uintptr_t)l->tensor_maps};
     remember_launch(d, fn, l);
+    d->last_graph = 0;
     d->counters.launches += !d->capturing;
     MjCuResult r = d->cu->LaunchKernelEx(&config, fn->kernel, params, NULL);
     if (r != MJ_CU_SUCCESS) {
         char what[192];
         snprintf(what, sizeof what, "%s [%s] grid=%u block=%u cluster=%u shared=%zu", l->label, fn->name, l->grid, l->block,
                  l->cluster > 1 ? l->cluster : 1, l->shared_bytes);
-        rc = mj_cuda_error(d->cu, r, "cuLaunchKernelEx", what, err);
+        rc = mj_cuda_async_error(d, r, "cuLaunchKernelEx", what, err); /* may be an earlier kernel's death */
         goto out;
     }
     if (d->sync_launches && !d->capturing) {

@@ -84,6 +84,12 @@ void mj_device_close(MjDevice *dev)
     if (dev) dev->ops->close(dev);
 }
 
+bool mj_target_fp8(const char *target)
+{
+    const char *digits = strncmp(target, "sm_", 3) == 0 ? target + 3 : strncmp(target, "compute_", 8) == 0 ? target + 8 : NULL;
+    return !digits || strtol(digits, NULL, 10) >= 89;
+}
+
 MjFamily mj_target_family(const char *target)
 {
     const char *digits = strncmp(target, "sm_", 3) == 0 ? target + 3 : strncmp(target, "compute_", 8) == 0 ? target + 8 : NULL;

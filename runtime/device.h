@@ -34,6 +34,7 @@ typedef struct MjDeviceInfo {
     size_t max_shared_bytes; /* scratch that one block may ask for */
     int driver_version; /* cuda: 13000 = CUDA 13.0; else 0 */
     size_t l2_bytes;    /* cuda: of the L2 cache; 0 = unknown */
+    bool fp8;           /* e4m3 and e5m2 products; a cpu computes them in wider types */
     bool graphs;        /* launches can be captured and replayed (not when each of them is waited for) */
 } MjDeviceInfo;
 
@@ -121,6 +122,7 @@ const char *mj_cpu_target(void);
 /* Compiler flags for a CPU target ("-march=..."), NULL for an unknown one. Static storage. */
 const char *mj_cpu_target_flags(const char *target);
 /* "sm_90a" -> SM90A, "sm_80".."sm_89" -> SM80, "cpu*" -> CPU; PTX has no "a" instructions: "compute_90" -> SM80 */
+bool mj_target_fp8(const char *target); /* whether its kernels can multiply FP8: from sm_89 on, and "cpu*" */
 MjFamily mj_target_family(const char *target);
 
 /* A kernel linked into the program (the generic builds): same entry signature as in an image. */

@@ -115,7 +115,7 @@ static int out_of_memory(CpuDevice *cpu, size_t bytes, const char *what, MjError
                       (double)sorted[i].bytes / 1048576.0);
     int rc = mj_error(err, MJ_ERR_MEMORY,
                       "out of memory: '%s' needs %.1f MiB, %.1f of %.1f MiB are in use%s. "
-                      "Use a smaller model or micro-batch, or a machine with more memory.",
+                      "Lower train.batch or train.seq_len (train.grad_accum keeps the tokens of a step), or model.depth.",
                       what, (double)bytes / 1048576.0, (double)cpu->bytes / 1048576.0,
                       (double)cpu->info.memory_bytes / 1048576.0, mj_str_text(&holders));
     mj_str_free(&holders);
@@ -391,6 +391,7 @@ static int describe(const MjDeviceOptions *opt, MjDeviceInfo *out, MjError *err)
         .units = opt && opt->threads > 0 ? opt->threads : mj_pool_cores(),
         .memory_bytes = memory_of_host(),
         .max_shared_bytes = MAX_SHARED,
+        .fp8 = true,
     };
     mj_cpu_name(out->name, sizeof out->name);
     snprintf(out->target, sizeof out->target, "%s", mj_cpu_isas[row].target);

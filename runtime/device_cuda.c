@@ -29,6 +29,12 @@ int mj_cuda_async_error(CudaDevice *d, MjCuResult r, const char *call, const cha
     snprintf(name, sizeof name, "%.*s", (int)strcspn(call, "("), call); /* "cuMemAlloc(&ptr, bytes)": the name only */
     int rc = mj_cuda_error(d->cu, r, name, what, err);
     if (err == NULL || d->launches == 0 || !of_a_kernel) return rc;
+    char old[sizeof err->message];
+    memcpy(old, err->message, sizeof old);
+    if (d->last_graph > 0) {
+        return mj_error(err, rc, "one of the %llu nodes of the graph launched last (with MOJIT_CUDA_SYNC=1 they are launched one by "
+                        "one, and the one that fails is named): %s", (unsigned long long)d->last_graph, old);
+    }
     MjStr list = MJ_STR_INIT;
     uint64_t shown = d->launches < MJ_CUDA_RECENT_LAUNCHES ? d->launches : MJ_CUDA_RECENT_LAUNCHES;
     if (d->sync_launches) shown = 1;
@@ -37,10 +43,8 @@ int mj_cuda_async_error(CudaDevice *d, MjCuResult r, const char *call, const cha
         mj_str_printf(&list, "%s%s [%s] grid=%u block=%u cluster=%u shared=%zu", i > 0 ? ", " : "", l->label, l->kernel,
                       l->grid, l->block, l->cluster, l->shared_bytes);
     }
-    char old[sizeof err->message];
-    memcpy(old, err->message, sizeof old);
-    mj_error(err, rc, "%s%s: %s", d->sync_launches ? "launch " : "one of the last launches (newest first) ",
-             mj_str_text(&list), old);
+    if (d->sync_launches) mj_error(err, rc, "launch %s: %s", mj_str_text(&list), old);
+    else mj_error(err, rc, "%s. It was one of the last launches (newest first): %s", old, mj_str_text(&list));
     mj_str_free(&list);
     return rc;
 }
@@ -74,6 +78,7 @@ static int read_info(CudaDevice *d, MjError *err) {
     d->info.l2_bytes = (size_t)l2;
     d->info.driver_version = d->cu->driver_version;
     d->info.graphs = !d->sync_launches;
+    d->info.fp8 = mj_target_fp8(d->info.target);
     d->info.bf16_peak_flops = mj_cuda_bf16_peak(d->info.name);
 out:
     return rc;

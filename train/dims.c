@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/device.h"
+
 static int32_t round_up(int32_t v, int32_t to) { return (v + to - 1) / to * to; }
 
 static int32_t expert_hidden(const MjConfig *c, int32_t width) {
@@ -52,6 +54,15 @@ int mj_dims_make(const MjConfig *config, MjDims *out, MjError *err) {
     *out = d;
 out:
     return rc;
+}
+
+int mj_dims_check_target(const MjDims *d, const char *name, const char *target, MjError *err) {
+    const bool linears = d->fp8_linears, experts = d->experts > 0 && d->fp8_experts;
+    if (mj_target_fp8(target) || (!linears && !experts)) return 0;
+    return mj_error(err, MJ_ERR_MISSING,
+                    "%s (%s) has no FP8 arithmetic: it came with sm_89 (L40, RTX 4090) and sm_90 (H100, H200). Set %s%s%s; "
+                    "everything else runs as it is", name, target, linears ? "precision.linears = bf16" : "",
+                    linears && experts ? " and " : "", experts ? "precision.experts = bf16" : "");
 }
 
 int32_t mj_dims_capacity(const MjDims *d, int32_t tokens) {

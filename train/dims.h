@@ -28,6 +28,10 @@ typedef struct MjDims {
 /* Checks the configuration too. */
 int mj_dims_make(const MjConfig *config, MjDims *out, MjError *err) MJ_MUST_CHECK;
 
+/* Refuses, by the settings' names, what the configuration asks of a target (`name`: of the device, for the message) that it
+ * cannot do. */
+int mj_dims_check_target(const MjDims *d, const char *name, const char *target, MjError *err) MJ_MUST_CHECK;
+
 /* Rows that each expert has in the capacity layout for a step of `tokens`; 0 for dropless. A multiple of 128. */
 int32_t mj_dims_capacity(const MjDims *d, int32_t tokens);
 /* Routed rows R for a step of `tokens` (padded). */

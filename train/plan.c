@@ -99,6 +99,7 @@ int mj_train_plan(const MjConfig *config, MjJit *jit, MjError *err) {
     MJ_TRY(mj_ops_open(NULL, jit, &ops, err));
     ops.dense = (MjDenseGemm)config->run.dense_gemm;
     MJ_TRY(mj_model_open(config, &ops, &model, err));
+    MJ_TRY(mj_dims_check_target(&model->d, "the target", mj_jit_target(jit), err));
     mj_step_open(&step, model, mode, bucket, config);
     MJ_TRY(mj_plan_record(&step, config, &(MjPlanData){.train = train, .held_out = held_out}, err));
 out:

@@ -132,11 +132,14 @@ static int open_all(MjTrain *t, MjError *err) {
     const MjConfig *c = &t->opt.config;
     const MjMode *mode = NULL;
     MjBucket bucket;
+    MjDims dims;
     MJ_TRY(mj_config_check(c, err));
     MJ_TRY(mj_mode_find(c->jit.mode, &mode, err));
     MJ_TRY(mj_bucket_parse(c->jit.bucket, &bucket, err));
     MJ_TRY(open_data(t, err)); /* first: wrong paths are the commonest mistake, and nothing was paid for yet */
+    MJ_TRY(mj_dims_make(c, &dims, err));
     MJ_TRY(open_device(t, err));
+    MJ_TRY(mj_dims_check_target(&dims, t->device->ops->info(t->device)->name, t->device->ops->info(t->device)->target, err));
     MJ_TRY(open_jit(t, mode, bucket, err));
     MJ_TRY(mj_ops_open(t->device, t->jit, &t->ops, err));
     t->ops.profile = t->opt.profile;

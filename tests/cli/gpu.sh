@@ -53,4 +53,50 @@ check 'config.ini says what was used' grep -qE '^device = cpu' o/config.ini
 expect 0 'running on the cpu .*no usable NVIDIA GPU' sim MOJIT_SIMGPU_DEVICES=0 "$mojit" train "${on_cpu[@]}"
 expect 0 'running on the cpu .*capability 7.5' sim MOJIT_SIMGPU_ARCH=sm_75 "$mojit" train "${on_cpu[@]}"
 
+# ---- what is missing or breaks: a clear message, exit status 3 or 1
+gpu=(--config "$checkout/configs/tiny.ini" --set data.train=t_train.bin --set data.held_out= --device cuda --steps 2)
+expect 3 'no NVIDIA driver: .*--device cpu' env MOJIT_CUDA_LIBRARY_PATH=/nonexistent "$mojit" train "${gpu[@]}"
+expect 3 'supports CUDA 11.8; mojit needs 12.0 or later' sim MOJIT_SIMGPU_DRIVER=11080 "$mojit" train "${gpu[@]}"
+expect 3 'NVRTC 13.* makes images for drivers of CUDA 13.0 and later, .* supports CUDA 12.4: update the driver, or install NVRTC 12' \
+    sim MOJIT_SIMGPU_DRIVER=12040 "$mojit" train "${gpu[@]}" --mode static
+expect 3 'no usable NVIDIA GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES' sim MOJIT_SIMGPU_DEVICES=0 "$mojit" train "${gpu[@]}"
+expect 3 'no device cuda:4: 1 is present' sim "$mojit" train "${gpu[@]}" --device cuda:4
+expect 3 'A100 \(sm_80\) has no FP8 arithmetic.* Set precision.experts = bf16; everything else' \
+    sim MOJIT_SIMGPU_ARCH=sm_80 MOJIT_SIMGPU_NAME='NVIDIA A100' "$mojit" train "${gpu[@]}" --set precision.experts=fp8
+expect 3 'Set precision.linears = bf16 and precision.experts = bf16' \
+    sim MOJIT_SIMGPU_ARCH=sm_86 "$mojit" train "${gpu[@]}" --set precision.experts=fp8 --set precision.linears=fp8
+expect 3 'the target \(sm_80\) has no FP8 arithmetic' "$mojit" warm "${gpu[@]:0:6}" --target sm_80 --mode static --dry-run \
+    --set precision.experts=fp8
+
+# Memory: what was asked for, what holds the rest, and settings that exist.
+expect 1 "out of memory: [0-9.]+ MB asked for '.+'; of 4.0 MB, [0-9.]+ MB are free and this run holds [0-9.]+ MB \(largest: weights" \
+    sim MOJIT_SIMGPU_MEMORY=4000000 "$mojit" train "${gpu[@]}" --mode dynamic
+named=$(grep -oE '\b(train|model|run|jit|moe)\.[a-z_]+' said | sort -u)
+check 'three settings are named' test "$(wc -w <<<"$named")" -ge 3
+for setting in $named; do
+    check "the setting $setting exists" grep -qE "^ +${setting/./\\.} " <("$mojit" train --help)
+done
+
+# A kernel that writes outside: the op, the spec, and the command that runs it alone.
+mkdir bad
+sed 's/args->rstd\[n\] =/args->rstd[n + (1 << 26)] =/' "$checkout/kernels_src/rmsnorm_fwd.cu" >bad/rmsnorm_fwd.cu
+check 'the bad kernel is bad' bash -c "! cmp -s bad/rmsnorm_fwd.cu '$checkout/kernels_src/rmsnorm_fwd.cu'"
+expect 1 'rmsnorm_fwd \(first norm\): kernel rmsnorm_fwd of rmsnorm_fwd.*WIDTH=128.*; alone: .MOJIT_CUDA_SYNC=1 mojit bench rmsnorm_fwd --device cuda --mode static --shape tokens=1024,width=128.: .*CUDA_ERROR_ILLEGAL_ADDRESS' \
+    sim MOJIT_CUDA_SYNC=1 MOJIT_KERNELS=bad "$mojit" train "${gpu[@]}" --mode dynamic
+alone=$(grep -oE 'mojit bench [^`]*' said | head -1)
+expect 1 'rmsnorm_fwd.*CUDA_ERROR_ILLEGAL_ADDRESS' sim MOJIT_CUDA_SYNC=1 MOJIT_KERNELS=bad "$mojit" ${alone#mojit }
+# Not waited for, it is one of several, and none is blamed.
+expect 1 'With MOJIT_CUDA_SYNC=1 the run stops at the very launch.*one of the last launches \(newest first\): rmsnorm_fwd \[rmsnorm_fwd\]' \
+    sim MOJIT_KERNELS=bad "$mojit" train "${gpu[@]}" --mode dynamic
+check 'none is blamed' bash -c '! grep -q "; alone:" said'
+
+# A lost device, and the sweep that goes on with the runs that do not need it.
+expect 1 'ECC_UNCORRECTABLE.*the device is lost to this process' \
+    sim MOJIT_SIMGPU_LOSE=2 MOJIT_CUDA_SYNC=1 "$mojit" train "${gpu[@]}" --mode dynamic
+sed -e 's/^run.device = cpu$//' -e 's/^\[run a\]$/[run a]\nrun.device = cuda\njit.mode = dynamic\n[run b]\nrun.device = cpu/' s.ini >lost.ini
+expect 1 '1 of 2 runs failed' sim MOJIT_SIMGPU_LOSE=2 MOJIT_CUDA_SYNC=1 "$mojit" sweep lost.ini --out lost
+check 'the run on the GPU failed' grep -q '^a,failed,' lost/metrics/little_summary.csv
+check 'the run on the cpu completed' grep -q '^b,completed,2,' lost/metrics/little_summary.csv
+check 'the report says why' grep -q 'the device is lost' lost/progress.md
+
 finish

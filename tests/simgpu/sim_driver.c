@@ -515,7 +515,8 @@ static int sim_LibraryLoadData(MjCuLibrary *out, const void *image, int *jo, voi
         const int *built_for = dlsym(lib->handle, "simgpu_image_arch");
         /* sm_90a code runs on 9.0 alone; other code on its own major version, same or later minor */
         const bool fits = built_for != NULL && *built_for / 10 == arch / 10 && *built_for <= arch;
-        rc = fits ? 0 : 209;
+        const int *toolkit = dlsym(lib->handle, "simgpu_image_toolkit"); /* "CUDA Compatibility": of the driver's major version at most */
+        rc = !fits ? 209 : toolkit != NULL && *toolkit > driver_version / 1000 ? 200 : 0;
         dl_iterate_phdr(find_extent, lib);
     } else {
         fprintf(stderr, "simulated GPU: %s\n", dlerror());

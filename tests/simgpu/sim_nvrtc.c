@@ -284,7 +284,9 @@ static void add_entries(Text *out, const Kernel *kernels, int n, int arch)
         puts_text(out, line);
     }
     snprintf(line, sizeof line, "extern \"C\" __attribute__((visibility(\"default\"))) const int simgpu_image_arch;\n"
-             "extern const int simgpu_image_arch = %d;\n", arch);
+             "extern const int simgpu_image_arch = %d;\n"
+             "extern \"C\" __attribute__((visibility(\"default\"))) const int simgpu_image_toolkit;\n"
+             "extern const int simgpu_image_toolkit = 13;\n", arch);
     puts_text(out, line);
 }
 

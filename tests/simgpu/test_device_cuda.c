@@ -75,7 +75,7 @@ out:
     return rc;
 }
 
-static int lose_it(MjDevice *dev, MjError *err)
+static int lose(MjDevice *dev, bool in_a_graph, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
     const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
@@ -90,13 +90,23 @@ static int lose_it(MjDevice *dev, MjError *err)
     MJ_TRY(c->compile(c, &req, &image, err));
     MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
     MJ_TRY(dev->ops->module_function(m, "k", &fn, err));
+    if (in_a_graph) MJ_TRY(dev->ops->graph_begin(dev, err));
     MJ_TRY(dev->ops->launch(dev, fn, &l, err));
+    if (in_a_graph) {
+        MjGraph *graph = NULL;
+        MJ_TRY(dev->ops->graph_end(dev, &graph, err));
+        rc = dev->ops->graph_launch(dev, graph, err);
+        dev->ops->graph_destroy(dev, graph);
+        if (rc != 0) goto out;
+    }
     rc = dev->ops->synchronize(dev, err);
 out:
     mj_compile_result_free(&image);
     if (c != NULL) c->close(c);
     return rc;
 }
+static int lose_it(MjDevice *dev, MjError *err) { return lose(dev, false, err); }
+static int lose_in_a_graph(MjDevice *dev, MjError *err) { return lose(dev, true, err); }
 static int no_such_kernel(MjDevice *dev, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
@@ -128,9 +138,10 @@ static const Case cases[] = {
     {"two_devices", "cuda", {{"MOJIT_SIMGPU_DEVICES", "2"}}, 0, "", two_devices},
     {"long_copy", "cuda", {{"MOJIT_SIMGPU_PROTECT", "1"}}, 0, "", long_copy},
     {"lost_device", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE,
-     "one of the last launches (newest first) rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0: cuStreamSynchronize: "
-     "CUDA_ERROR_ECC_UNCORRECTABLE (214)", lose_it},
+     "one of the last launches (newest first): rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0", lose_it},
     {"lost_in_sync", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}, {"MOJIT_CUDA_SYNC", "1"}}, MJ_ERR_DEVICE, "ECC_UNCORRECTABLE", lose_it},
+    {"lost_in_a_graph", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE,
+     "one of the 1 nodes of the graph launched last (with MOJIT_CUDA_SYNC=1", lose_in_a_graph},
     {"no_such_kernel", "cuda", {{NULL}}, MJ_ERR_DEVICE, "the image has no kernel 'kernel_that_is_not_there'", no_such_kernel},
 };
 
