@@ -318,7 +318,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         for (int i = 0; i < HEAD_DIM / 2; i++) dk[i] = dv[i] = 0.0f;
         mj_ptx_mbar_wait(m.own_full(), (uint32_t)round & 1u);
         const int32_t end = *m.end;
-        int32_t q0 = i0, before = -1;
+        int32_t q0 = i0, before = -1, held = 1;
         mj_pass(m, ring, q0, own0 < end ? own0 : end, STEP);
         for (; q0 < end; q0 += STEP, ring.next()) {
             const uint32_t stage = m.stage(ring.slot);
@@ -343,6 +343,10 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_pin(s); /* or the compiler waits first */
             mj_ptx_wgmma_wait<0>();
             mj_ptx_wgmma_pin(dp);
+            if (q0 + STEP >= end) { /* the last step: the next item's keys may come */
+                mj_release(m.own_empty());
+                held = 0;
+            }
 #pragma unroll
             for (int i = 0; i < STEP / 2; i += 4) {
                 const float2 delta = *(const float2 *)(vector + STEP + i * 2 + MJ_LANE % 4 * 2);
@@ -359,7 +363,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         mj_ptx_wgmma_wait<0>();
         mj_ptx_wgmma_pin(dk);
         mj_ptx_wgmma_pin(dv);
-        mj_release(m.own_empty());
+        if (held) mj_release(m.own_empty());
         if (before >= 0) mj_release(m.empty(before));
         mj_pass(m, ring, q0, end, STEP);
         mj_store_rows(args->dk, own0, head, dk, args->scale, TOKENS, HEADS);

@@ -67,18 +67,32 @@ struct MjRows {
     int32_t row[2], low[2], least; /* least: low of the item's first row */
 };
 
+/* Positions of an item's first row and of this thread's two, fetched while the item before is at work. */
+struct MjPositions {
+    int32_t first, own[2];
+};
+MJ_FN MjPositions mj_positions(const MjAttentionFwdArgs *args, int32_t item, int32_t own)
+{
+    const int32_t i0 = MJ_ITEM_TILE(item) * ROWS, end = TOKENS - 1;
+    MjPositions p;
+    p.first = args->pos[i0];
+#pragma unroll
+    for (int h = 0; h < 2; h++) p.own[h] = args->pos[i0 + own + 8 * h < end ? i0 + own + 8 * h : end];
+    return p;
+}
+
 /* Queries past the end see themselves: zeros. */
-MJ_FN void mj_rows_of(const MjAttentionFwdArgs *args, int32_t item, int32_t own, MjRows &r)
+MJ_FN void mj_rows_of(const MjAttentionFwdArgs *args, int32_t item, int32_t own, const MjPositions &p, MjRows &r)
 {
     const int32_t i0 = MJ_ITEM_TILE(item) * ROWS;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         r.row[h] = i0 + own + 8 * h;
-        r.low[h] = r.row[h] < TOKENS ? mj_attention_low(args->pos, WINDOW, r.row[h]) : r.row[h];
+        r.low[h] = r.row[h] < TOKENS ? mj_low_of(r.row[h], p.own[h], WINDOW) : r.row[h];
         r.most[h] = MJ_NO_SCORE;
         r.sum[h] = 0.0f;
     }
-    r.least = mj_attention_low(args->pos, WINDOW, i0);
+    r.least = mj_low_of(i0, p.first, WINDOW);
 }
 
 /* Scores of the keys from j0 on become weights; c = scale * log2(e). The factor of older sums is left in alpha. */
@@ -159,10 +173,13 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
     mj_u32 p[KEYS / 16][4];
     MjRing<STAGES> key = {0, 0}, value = {0, 0};
     if (group == 1) mj_ptx_bar_arrive(1, MJ_MATH_THREADS); /* the first turn is group 0's */
-    int32_t item;
-    for (int32_t round = 0; (item = mj_item(round, block, grid, MJ_TILES * HEADS)) >= 0; round++) {
+    int32_t item = mj_item(0, block, grid, MJ_TILES * HEADS);
+    MjPositions seen = mj_positions(args, item < 0 ? 0 : item, own);
+    for (int32_t round = 0; item >= 0; round++) {
         MjRows r;
-        mj_rows_of(args, item, own, r);
+        mj_rows_of(args, item, own, seen, r);
+        const int32_t next = mj_item(round + 1, block, grid, MJ_TILES * HEADS);
+        if (next >= 0) seen = mj_positions(args, next, own);
         const int32_t first = r.least / KEYS, most = __shfl_sync(0xffffffffu, r.low[1], 31), diagonal = MJ_ITEM_TILE(item);
         mj_ptx_mbar_wait(m.q_full(), (uint32_t)round & 1u);
         mj_ptx_mbar_wait(m.k_full(key.slot), key.parity);
@@ -208,6 +225,7 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
         mj_release(m.v_empty(value.slot));
         value.next();
         mj_finish(args, &maps.out, out, r, o, item, group, c);
+        item = next;
     }
     if (group == 0) mj_ptx_bar_sync(1, MJ_MATH_THREADS); /* the turn that nobody took */
     if (threadIdx.x % 128 == 0) mj_ptx_tma_wait<0>();

@@ -19,12 +19,12 @@
 #define MJ_SLAB_BYTES(rows) ((rows) * 128)
 #define MJ_TILE_BYTES(rows) ((rows) * HEAD_DIM * 2)
 
-/* First key that token i sees. */
-MJ_FN int32_t mj_attention_low(const int32_t *pos, int32_t window, int32_t i)
+/* First key that token i sees, itself at `position` of its sequence. */
+MJ_FN int32_t mj_low_of(int32_t i, int32_t position, int32_t window)
 {
-    const int32_t begin = i - pos[i], near = i - window + 1;
-    return begin > near ? begin : near;
+    return i - position > i - window + 1 ? i - position : i - window + 1;
 }
+MJ_FN int32_t mj_attention_low(const int32_t *pos, int32_t window, int32_t i) { return mj_low_of(i, pos[i], window); }
 
 /* First query in [from, to) that sees nothing up to `key`; `to` if there is none. By a whole warp, which tries 32 at once. */
 MJ_FN int32_t mj_attention_end(const int32_t *pos, int32_t window, int32_t from, int32_t to, int32_t key)
