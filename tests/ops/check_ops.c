@@ -68,27 +68,30 @@ static int check_shape(MjOps *ops, MjOpId id, const MjOpShape *shape, const Opti
     return rc == MJ_ERR_MISSING && o->refuses > 0 ? rc : rc != 0;
 }
 
+static int time_shape(MjOps *ops, MjOpId id, const MjOpShape *s, const Options *o)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjStr text = MJ_STR_INIT;
+    MjCase *c = NULL;
+    MjTiming t;
+    mj_shape_text(s, &text);
+    int rc = mj_case_open(ops, id, s, o->seed, &c, &err);
+    if (rc == 0) rc = mj_case_time(c, 0.1, &t, &err);
+    if (rc == 0)
+        printf("%-16s %8.1f us  %7.2f GB/s %9.1f GFLOP/s  %s\n", mj_op_name(id), t.median_s * 1e6,
+               mj_case_bytes(c) / t.median_s * 1e-9, mj_case_flops(c) / t.median_s * 1e-9, mj_str_text(&text));
+    else
+        printf("%s: %s\n", mj_op_name(id), err.message);
+    mj_case_close(c);
+    mj_str_free(&text);
+    mj_error_clear(&err);
+    return rc != 0;
+}
+
 static int time_op(MjOps *ops, MjOpId id, const Options *o)
 {
     int failed = 0;
-    for (const MjOpShape *s = mj_op_bench_shapes(id); s->tokens >= 0; s++) {
-        MjError err = MJ_ERROR_INIT;
-        MjStr text = MJ_STR_INIT;
-        MjCase *c = NULL;
-        MjTiming t;
-        mj_shape_text(s, &text);
-        int rc = mj_case_open(ops, id, s, o->seed, &c, &err);
-        if (rc == 0) rc = mj_case_time(c, 0.1, &t, &err);
-        if (rc == 0)
-            printf("%-16s %8.1f us  %6.2f GB/s %7.1f GFLOP/s  %s\n", mj_op_name(id), t.median_s * 1e6,
-                   mj_case_bytes(c) / t.median_s * 1e-9, mj_case_flops(c) / t.median_s * 1e-9, mj_str_text(&text));
-        else
-            printf("%s: %s\n", mj_op_name(id), err.message);
-        failed += rc != 0;
-        mj_case_close(c);
-        mj_str_free(&text);
-        mj_error_clear(&err);
-    }
+    for (const MjOpShape *s = mj_op_bench_shapes(id); s->tokens >= 0; s++) failed += time_shape(ops, id, s, o);
     return failed;
 }
 
@@ -97,11 +100,11 @@ static int check_op(MjOps *ops, MjOpId id, const Options *o)
     MjOpShape given = {0};
     MjError err = MJ_ERROR_INIT;
     int cases = 0, failed = 0, refused = 0;
-    if (o->bench) return time_op(ops, id, o);
     if (o->shape != NULL) {
         if (mj_shape_parse(o->shape, &given, &err) != 0) exit(usage(err.message));
-        return check_shape(ops, id, &given, o);
+        return o->bench ? time_shape(ops, id, &given, o) : check_shape(ops, id, &given, o);
     }
+    if (o->bench) return time_op(ops, id, o);
     for (const MjOpShape *s = mj_op_check_shapes(id); s->tokens >= 0; s++, cases++) {
         const int rc = check_shape(ops, id, s, o);
         refused += rc == MJ_ERR_MISSING;
