@@ -284,6 +284,11 @@ MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, cons
     while (mj_gemm_next(args, &walk, &tile)) {
         float acc[MJ_GEMM_SUBS][MJ_GEMM_ACCS];
         const int32_t row = tile.row + group * (TILE_M / 2);
+        /* The second warpgroup starts late, and stays behind: so one multiplies while the other stores its tile. */
+        if (STAGGER > 0 && group == 1 && tile.blocks > 0 && walk.tile < 2 * (int32_t)(gridDim.x / CLUSTER)) {
+            mj_gemm_wait_full(s, &stage);
+            mj_ptx_nanosleep(STAGGER);
+        }
         if (row >= tile.row_end) {
 #pragma unroll 1
             for (int32_t block = 0; block < tile.blocks; block++) {
