@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "runtime/base/error.h"
+#include "runtime/base/str.h"
 
 #define MJ_CACHE_FORMAT 1
 #define MJ_CACHE_DEFAULT_BYTES (2ull << 30)
@@ -102,6 +103,9 @@ int mj_cache_each(MjCache *cache, size_t root,
                   MjError *err) MJ_MUST_CHECK;
 int mj_cache_prune(MjCache *cache, uint64_t max_bytes, MjCacheInfo *removed, MjError *err) MJ_MUST_CHECK; /* oldest use first */
 int mj_cache_clear(MjCache *cache, MjCacheInfo *removed, MjError *err) MJ_MUST_CHECK;
+
+/* The whole of an entry's file. */
+MjStr mj_cache_entry_encode(const char *label_text, const void *image, size_t image_bytes, const char *log, double compile_s);
 
 /* Parses one entry's bytes (also what the fuzzer calls). On failure *problem says what is wrong; static storage. */
 int mj_cache_entry_parse(const void *bytes, size_t len, MjCacheEntry *out, const char **problem) MJ_MUST_CHECK;

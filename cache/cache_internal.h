@@ -39,9 +39,6 @@ struct MjCache {
 
 void mj_cache_warn(MjCache *cache, const char *fmt, ...) MJ_PRINTF(2, 3);
 char *mj_cache_folder_path(const CacheRoot *root, MjCacheKey key); /* malloc'd; "<root>/v1/ab" */
-/* The whole of an entry's file. */
-MjStr mj_cache_entry_encode(const char *label_text, const void *image, size_t image_bytes, const char *log,
-                            double compile_s);
 /* Refuses what others could have written. `fd` is used when it is not negative, else `path`. */
 int mj_cache_check_owner(const char *path, int fd, const char *what, MjError *err) MJ_MUST_CHECK;
 /* Reads and verifies one entry's file. Returns 1 = hit, 0 = no file, -1 = bad (with *problem, static storage). */

@@ -6,6 +6,7 @@
 
 #include "bench/bench.h"
 #include "cache/cache.h"
+#include "cli/bench_jit.h"
 #include "cli/bench_step.h"
 #include "cli/commands.h"
 #include "cli/setup.h"
@@ -22,6 +23,7 @@ const MjArgSpec mj_bench_options[] = {
     {"size", MJ_ARG_STRING, "SIZE", "which shapes: small, or large (fills a GPU); default: small on a cpu, large on cuda", 0, 0, 0},
     {"first", MJ_ARG_INT, "N", "only the first N shapes of each op", 0, 1, 1000},
     {"seconds", MJ_ARG_STRING, "S", "time spent on timing one case; default 0.3", 0, 0, 0},
+    {"entries", MJ_ARG_INT, "N", "jit: entries of the large cache; default 100000", 0, 1, 10000000},
     {"json", MJ_ARG_STRING, "FILE", "also write the results as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
 };
@@ -30,7 +32,7 @@ typedef struct MjBenchRun {
     const MjArgs *args;
     MjOpId ops[MJ_OP_COUNT];
     int n_ops;
-    bool step;
+    bool step, jit;
     MjBenchOptions options;
     MjTable *table;
     MjMachine machine;
@@ -153,7 +155,7 @@ out:
     return rc;
 }
 
-/* Words: names of ops, `step`; none = all ops. */
+/* Words: names of ops, `step`, `jit`; none = all ops. */
 static int choose(MjBenchRun *run, MjError *err)
 {
     const char *const *words;
@@ -161,6 +163,10 @@ static int choose(MjBenchRun *run, MjError *err)
     for (size_t i = 0; i < n; i++) {
         if (strcmp(words[i], "step") == 0) {
             run->step = true;
+            continue;
+        }
+        if (strcmp(words[i], "jit") == 0) {
+            run->jit = true;
             continue;
         }
         int rc = mj_op_find(words[i], &run->ops[run->n_ops], err);
@@ -254,6 +260,11 @@ int mj_cmd_bench(const MjArgs *args, MjError *err)
                                    .seconds = seconds != NULL ? atof(seconds) : 0.3, .log = on_log};
     if (!(run.options.seconds > 0 && run.options.seconds <= 60)) {
         MJ_TRY(mj_error(err, MJ_ERR_USAGE, "bench: --seconds %s: expected a number above 0, at most 60", seconds));
+    }
+    if (run.jit) {
+        if (run.n_ops > 0 || run.step) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "bench: jit stands alone; time ops and steps in another call"));
+        MJ_TRY(mj_bench_jit_command(args, run.options.seconds, err));
+        goto out;
     }
     MJ_TRY(mj_bucket_parse("exact", &run.options.bucket, err));
     MJ_TRY(mj_setup_cache(&config, &run.options.cache, err));

@@ -28,8 +28,9 @@ const MjCommand mj_commands[] = {
      mj_report_options, 1, 1, mj_cmd_report, NULL},
     {"warm", "--config FILE | --sweep FILE [OPTION]...", "Compile every kernel of a run ahead of it, for any target.",
      "Needs no GPU for sm_XX targets (NVRTC), and no model memory.", mj_warm_options, 0, 0, mj_cmd_warm, NULL},
-    {"bench", "[OP|step]... [OPTION]...", "Time ops in each mode against what this machine can do.",
-     "An op is checked against its reference first; one that fails is not timed. `step` times whole training steps.",
+    {"bench", "[OP|step|jit]... [OPTION]...", "Time ops in each mode against what this machine can do.",
+     "An op is checked against its reference first; one that fails is not timed. `step` times whole training steps; `jit` measures "
+     "finding, loading and compiling kernels.",
      mj_bench_options, 0, -1, mj_cmd_bench, NULL},
     {"cache", "COMMAND [OPTION]...", "Look into the kernel cache, check it, make it smaller.", NULL, NULL, 0, -1, NULL,
      mj_cache_commands},

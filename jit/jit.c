@@ -324,7 +324,7 @@ static int first_request(MjJit *jit, const MjRequest *asked, const MjRequest *re
         jit->counters.stalls += jit->counters.compiles > compiles;
     }
     pthread_mutex_unlock(&jit->mutex);
-    *out = atomic_load(&slot->record);
+    *out = mj_table_record(atomic_load(&slot->record));
     return 0;
 }
 
@@ -343,15 +343,26 @@ static const MjLaunchRecord *recorded(MjJit *jit, const MjRequest *asked)
     return found;
 }
 
+/* A number for each thread, the same for every JIT; threads past HIT_SHARDS share. */
+static inline unsigned shard(void)
+{
+    static atomic_uint threads;
+    static _Thread_local unsigned mine;
+
+    if (__builtin_expect(mine == 0, 0)) mine = atomic_fetch_add(&threads, 1) % HIT_SHARDS + 1;
+    return mine - 1;
+}
+
 const MjLaunchRecord *mj_jit_repeat(MjJit *jit, const MjRequest *asked)
 {
     TableSlot *slot = mj_table_find(&jit->table, asked);
 
     if (__builtin_expect(atomic_load_explicit(&jit->recording, memory_order_relaxed), 0)) return recorded(jit, asked);
     if (__builtin_expect(slot == NULL, 0)) return NULL;
-    const MjLaunchRecord *r = atomic_load_explicit(&slot->record, memory_order_acquire);
-    atomic_fetch_add_explicit(r->generic ? &jit->fast.generic : &jit->fast.repeats, 1, memory_order_relaxed);
-    return r;
+    const uintptr_t record = atomic_load_explicit(&slot->record, memory_order_acquire);
+    __builtin_prefetch(mj_table_record(record)); /* what the launch reads next */
+    atomic_fetch_add_explicit(&jit->fast.hits[shard()].repeats[record & 1], 1, memory_order_relaxed);
+    return mj_table_record(record);
 }
 
 int mj_jit_get_chosen(MjJit *jit, const MjRequest *asked, const MjRequest *chosen, const MjLaunchRecord **out, MjError *err)
@@ -388,8 +399,12 @@ int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjE
 static MjJitCounters totals(MjJit *jit)
 {
     MjJitCounters c = jit->counters;
-    uint64_t repeats = atomic_load(&jit->fast.repeats), generic = atomic_load(&jit->fast.generic);
+    uint64_t repeats = 0, generic = 0;
 
+    for (int i = 0; i < HIT_SHARDS; i++) {
+        repeats += atomic_load(&jit->fast.hits[i].repeats[0]);
+        generic += atomic_load(&jit->fast.hits[i].repeats[1]);
+    }
     c.memory_hits = repeats + generic;
     c.requests = c.memory_hits + atomic_load(&jit->fast.firsts);
     c.generic_launches = generic + atomic_load(&jit->fast.generic_firsts);

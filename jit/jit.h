@@ -51,15 +51,16 @@ typedef struct MjRequest {
     const MjTemplate *tmpl;
     int32_t kernel;                /* index of the entry point */
     int32_t values[MJ_MAX_PARAMS]; /* by parameter; tuning MJ_UNBOUND = the default */
+    int32_t zero;                  /* always 0: requests are compared by words of 8 bytes */
 } MjRequest;
 
 /* A ready kernel. Lives until mj_jit_close. */
 typedef struct MjLaunchRecord {
     MjKernelFn *fn;                /* NULL while recording a plan */
     const MjTemplate *tmpl;
+    bool generic;
     int32_t bound[MJ_MAX_PARAMS];  /* MJ_UNBOUND = argument */
     int32_t tuning_of[MJ_MAX_PARAMS]; /* full values with tuning resolved */
-    bool generic;
 } MjLaunchRecord;
 
 int mj_jit_get(MjJit *jit, const MjRequest *req, const MjLaunchRecord **out, MjError *err) MJ_MUST_CHECK;

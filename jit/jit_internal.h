@@ -13,20 +13,27 @@
 
 /* ---- memory table: request -> launch record; reads take no lock (jit_table.c) ---- */
 
+/* On cache lines of its own: one, for a request of up to 11 parameters. */
 typedef struct TableSlot {
-    MjRequest request;
-    _Atomic(const MjLaunchRecord *) record; /* tiered replaces it at a step boundary */
+    _Atomic(uintptr_t) record; /* an MjLaunchRecord *, plus 1 for a generic one; tiered replaces it at a step boundary */
+    uint64_t request[];        /* the words of the MjRequest that count */
 } TableSlot;
 
 typedef struct TableArray {
     size_t mask; /* capacity - 1 */
     struct TableArray *older; /* kept until close: a reader may still look at it */
-    _Atomic(TableSlot *) slots[];
+    _Atomic(uintptr_t) cells[]; /* a TableSlot *, its low bits a piece of the request's hash; 0 = free */
 } TableArray;
+
+typedef struct TableBlock { /* where slots are cut from */
+    struct TableBlock *older;
+    size_t used;
+} TableBlock;
 
 typedef struct RequestTable {
     _Atomic(TableArray *) array;
     size_t count;
+    TableBlock *blocks;
 } RequestTable;
 
 void mj_table_init(RequestTable *t);
@@ -34,6 +41,12 @@ void mj_table_free(RequestTable *t);
 TableSlot *mj_table_find(RequestTable *t, const MjRequest *req);
 /* Caller holds the JIT's mutex; the request is not in the table. */
 TableSlot *mj_table_insert(RequestTable *t, const MjRequest *req, const MjLaunchRecord *record);
+void mj_table_replace(TableSlot *slot, const MjLaunchRecord *record);
+
+static inline const MjLaunchRecord *mj_table_record(uintptr_t record)
+{
+    return (const MjLaunchRecord *)(record & ~(uintptr_t)1);
+}
 
 /* ---- images: spec -> loaded module (jit_image.c) ---- */
 
@@ -82,9 +95,16 @@ typedef struct PlanItem {
     MjLaunchRecord record; /* fn is NULL */
 } PlanItem;
 
+enum { HIT_SHARDS = 16 };
+
+typedef struct HitCounters { /* a cache line, so that threads don't wait for each other's counts */
+    atomic_uint_least64_t repeats[2]; /* memory hits, on specialised and on generic kernels */
+    char pad[64 - 2 * sizeof(atomic_uint_least64_t)];
+} HitCounters;
+
 typedef struct AtomicCounters {
+    HitCounters hits[HIT_SHARDS]; /* by thread */
     atomic_uint_least64_t generation;
-    atomic_uint_least64_t repeats, generic;        /* memory hits, on specialised and on generic kernels */
     atomic_uint_least64_t firsts, generic_firsts;  /* requests that the table did not hold */
 } AtomicCounters;
 

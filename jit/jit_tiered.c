@@ -69,7 +69,7 @@ void mj_jit_swap_ready(MjJit *jit)
         }
         if (d->image->state == IMAGE_READY && mj_jit_record_of(jit, &d->chosen, d->image, &record, NULL) == 0) {
             mj_jit_keep(jit, record);
-            atomic_store_explicit(&d->slot->record, record, memory_order_release);
+            mj_table_replace(d->slot, record);
             jit->counters.background_swaps++;
             atomic_fetch_add(&jit->fast.generation, 1);
         } else {

@@ -91,6 +91,13 @@ expect 2 'needs data' "$mojit" bench step
 expect 2 'number above 0' "$mojit" bench sum --seconds 0
 expect 0 '^sum +nocompile ' "$mojit" bench sum --mode nocompile --seconds 0.01 --shape count=5000 --json b.json
 check 'bench wrote its JSON' grep -q times_reference b.json
+expect 2 'jit stands alone' "$mojit" bench jit sum
+mkdir tmp
+expect 0 '^opening a cache +300 entries .* (yes|no)$' env TMPDIR="$work/tmp" "$mojit" bench jit --entries 300 --threads 1 --seconds 0.01 --json j.json
+for row in 'memory hit' 'disk hit' 'disk hit, share of the cache' 'pruning it to a half'; do
+    check "bench jit measures $row" grep -q "\"what\": \"$row\"" j.json
+done
+check 'bench jit leaves nothing behind' rmdir tmp
 
 # Kernels and tables as JSON.
 expect 2 'did you mean "rmsnorm_fwd"' "$mojit" kernels rmsnorm_fw
