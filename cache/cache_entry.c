@@ -139,6 +139,17 @@ int mj_cache_entry_parse(const void *data, size_t len, MjCacheEntry *out, const 
     return 0;
 }
 
+char *mj_cache_entry_peek(const void *data, size_t len, double *compile_s)
+{
+    const unsigned char *bytes = data;
+
+    if (len < HEADER || memcmp(bytes, magic, sizeof magic) != 0 || bytes[8] != MJ_CACHE_FORMAT) return NULL;
+    uint64_t label = get_u64(bytes + 32), seconds = get_u64(bytes + 56);
+    if (label > len - HEADER) return NULL;
+    memcpy(compile_s, &seconds, sizeof seconds);
+    return mj_xstrndup((const char *)bytes + HEADER, (size_t)label);
+}
+
 void mj_cache_entry_free(MjCacheEntry *entry)
 {
     if (!entry) return;

@@ -64,6 +64,10 @@ void mj_cache_list_folder(CacheAgedList *list, const char *folder);
 void mj_cache_sort_aged(CacheAgedList *list); /* longest unused first */
 bool mj_cache_remove_aged(CacheAgedList *list, CacheAged *item); /* its bytes leave the list's; false: it can't be removed */
 void mj_cache_free_aged(CacheAgedList *list);
+/* Visits the label and the compile seconds of a root's entries, of which nothing but the magic and the lengths is checked. */
+void mj_cache_each_label(MjCache *cache, size_t root, void (*each)(void *user, const char *label, double compile_s), void *user);
+/* The two out of the first bytes of an entry's file; the label is malloc'd, NULL when the bytes are no entry's start. */
+char *mj_cache_entry_peek(const void *bytes, size_t len, double *compile_s);
 void mj_cache_usage_forget(MjCache *cache); /* what is known of the folders' sizes, when they change behind its back */
 bool mj_cache_is_entry_name(const char *name); /* 32 hex digits and ".mj", no folder */
 void mj_cache_stats_flush(MjCache *cache);

@@ -1,5 +1,6 @@
 /* Looking through and thinning out a root: info, each, prune, clear. These scan; nothing here runs in a launch. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -146,6 +147,41 @@ int mj_cache_each(MjCache *cache, size_t root,
     int rc = each_folder(cache, root, visit_entries, &v, err);
 
     return rc < 0 ? rc : 0;
+}
+
+typedef struct LabelVisit {
+    void (*each)(void *user, const char *label, double compile_s);
+    void *user;
+} LabelVisit;
+
+static int visit_labels(void *user, const char *folder)
+{
+    LabelVisit *v = user;
+    char **names = NULL, start[8192]; /* labels have a few hundred bytes */
+    size_t n = 0;
+
+    if (mj_cache_sys_list(folder, &names, &n) != 0) return 0;
+    for (size_t i = 0; i < n; i++) {
+        double seconds = 0;
+        if (!mj_cache_is_entry_name(names[i])) continue;
+        char *path = mj_strdup_printf("%s/%s", folder, names[i]);
+        int fd = mj_cache_sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+        ssize_t len = fd >= 0 ? mj_cache_sys_read(fd, start, sizeof start) : -1;
+        char *label = len > 0 ? mj_cache_entry_peek(start, (size_t)len, &seconds) : NULL;
+        if (label) v->each(v->user, label, seconds);
+        if (fd >= 0) (void)mj_cache_sys_close(fd);
+        free(label);
+        free(path);
+    }
+    mj_fs_list_free(names, n);
+    return 0;
+}
+
+void mj_cache_each_label(MjCache *cache, size_t root, void (*each)(void *user, const char *label, double compile_s), void *user)
+{
+    LabelVisit v = {.each = each, .user = user};
+
+    (void)each_folder(cache, root, visit_labels, &v, NULL);
 }
 
 int mj_cache_prune(MjCache *cache, uint64_t max_bytes, MjCacheInfo *removed, MjError *err)

@@ -9,7 +9,8 @@ typedef struct MjExplanation {
     bool hit;
     char *path;       /* of the entry, or of the nearest one; NULL when the cache holds none of this template */
     double compile_s; /* of that entry */
-    MjStr difference; /* a line a differing field: "compiler: <there> -> <wanted>"; empty on a hit */
+    char *bad;        /* what is wrong with the entry at the key's own place (a miss then); NULL: nothing */
+    MjStr difference; /* a line a differing field: "compiler: <there> -> <wanted>", of a spec its parameters; empty on a hit */
     MjStr same;       /* names of the fields that agree, ", " between */
 } MjExplanation;
 

@@ -22,6 +22,14 @@ static const MjArgSpec plain_options[] = {ROOTS_ARG, JSON_ARG, END_ARG};
 static const MjArgSpec prune_options[] = {
     ROOTS_ARG, JSON_ARG, {"max-size", MJ_ARG_STRING, "SIZE", "keep at most this much, such as 500M or 2G; default 2G", 0, 0, 0}, END_ARG};
 
+static const MjArgSpec export_options[] = {
+    ROOTS_ARG,
+    JSON_ARG,
+    MJ_CONFIG_ARGS,
+    {"mode", MJ_ARG_STRING, "MODE", "compile mode of the plan (jit.mode)", 0, 0, 0},
+    {"target", MJ_ARG_LIST, "TARGET", "of the plan: cpu, sm_80, sm_90a, ...; default: cpu", 0, 0, 0},
+    END_ARG};
+
 static const MjArgSpec explain_options[] = {
     ROOTS_ARG,
     JSON_ARG,
@@ -230,10 +238,11 @@ const MjCommand mj_cache_commands[] = {
     {"list", "[OPTION]...", "List the entries.", NULL, plain_options, 0, 0, cmd_list, NULL},
     {"verify", "[OPTION]...", "Check every entry; exit 1 when one is bad.", NULL, plain_options, 0, 0, cmd_verify, NULL},
     {"prune", "[OPTION]...", "Remove entries, longest unused first, down to a size.", NULL, prune_options, 0, 0, cmd_prune, NULL},
-    {"export", "FILE [OPTION]...", "Write all entries into one archive (tar, zstd).", NULL, plain_options, 1, 1, mj_cmd_cache_export, NULL},
+    {"export", "FILE [OPTION]...", "Write all entries, or with --config those of a plan, into one archive (tar, zstd).", NULL,
+     export_options, 1, 1, mj_cmd_cache_export, NULL},
     {"import", "FILE [OPTION]...", "Take in an archive, checked entry by entry; refused whole if anything is off.", NULL, plain_options,
      1, 1, mj_cmd_cache_import, NULL},
-    {"explain", "TEMPLATE [OPTION]...", "Say whether a kernel is there, and for a miss what differs from the nearest entry.", NULL,
+    {"explain", "OP|TEMPLATE [OPTION]...", "Say whether a kernel is there, and for a miss what differs from the nearest entry.", NULL,
      explain_options, 1, 1, mj_cmd_cache_explain, NULL},
     {"clear", "[OPTION]...", "Remove every entry of the first root.", NULL, plain_options, 0, 0, cmd_clear, NULL},
     {NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},

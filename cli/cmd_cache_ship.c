@@ -1,18 +1,18 @@
-/* `mojit cache export|import|explain`. */
+/* `mojit cache export|import`. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cache/ship.h"
-#include "cache/explain.h"
 #include "cli/cache_commands.h"
 #include "cli/setup.h"
 #include "cli/table.h"
 #include "cli/term.h"
 #include "jit/jit.h"
 #include "runtime/base/mem.h"
-#include "runtime/base/nearest.h"
+#include "runtime/device.h"
+#include "train/train.h"
 
 static void print_count(const MjArgs *args, const MjArchiveCount *c, bool import)
 {
@@ -29,18 +29,98 @@ static void print_count(const MjArgs *args, const MjArchiveCount *c, bool import
     mj_table_close(t);
 }
 
+/* ---- the keys of a plan ---- */
+
+typedef struct PlanKeys {
+    MjCacheKey *key;
+    size_t n;
+} PlanKeys;
+
+static bool is_wanted(void *user, MjCacheKey key)
+{
+    const PlanKeys *k = user;
+
+    for (size_t i = 0; i < k->n; i++)
+        if (memcmp(&k->key[i], &key, sizeof key) == 0) return true;
+    return false;
+}
+
+static int add_key(PlanKeys *k, MjCache *cache, const char *label, bool must, MjError *err)
+{
+    MjCacheEntry entry = {.memory = NULL};
+    const MjCacheKey key = mj_cache_key(label);
+
+    if (must && mj_cache_get(cache, key, &entry) != MJ_CACHE_HIT) {
+        char *spec = mj_cache_label_field(label, "spec");
+        int rc = mj_error(err, MJ_ERR_MISSING, "the cache lacks a kernel of the plan: %s. Warm it first (`mojit warm`, with the same options)",
+                          spec ? spec : label);
+        free(spec);
+        return rc;
+    }
+    mj_cache_entry_free(&entry);
+    k->key = mj_xrealloc(k->key, (k->n + 1) * sizeof *k->key);
+    k->key[k->n++] = key;
+    return 0;
+}
+
+/* The plan of --config for one target, and the entry by which a machine without a compiler knows which one was used. */
+static int add_plan(PlanKeys *k, MjCache *cache, const MjConfig *config, const char *target, MjError *err)
+{
+    int rc = 0;
+    MjJit *jit = NULL;
+    char *label = NULL;
+    MjJitOptions options = {.target = strcmp(target, "cpu") == 0 ? mj_cpu_target() : target, .budget = config->jit.budget, .cache = cache};
+
+    MJ_TRY(mj_mode_find(config->jit.mode, &options.mode, err));
+    MJ_TRY(mj_bucket_parse(config->jit.bucket, &options.bucket, err));
+    MJ_TRY(mj_jit_open(&options, &jit, err));
+    MJ_TRY(mj_train_plan(config, jit, err));
+    if (options.mode->miss == MJ_MISS_GENERIC)
+        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "cache export: jit.mode = %s compiles nothing, so its plan has no entries", options.mode->name));
+    for (int i = 0; i < mj_jit_plan_size(jit); i++) {
+        MJ_TRY(mj_jit_plan_key_text(jit, i, &label, err));
+        MJ_TRY(add_key(k, cache, label, true, err));
+        free(label);
+        label = NULL;
+    }
+    label = mj_jit_compiler_label(jit);
+    MJ_TRY(add_key(k, cache, label, false, err));
+out:
+    free(label);
+    mj_jit_close(jit);
+    return rc;
+}
+
+static int plan_keys(const MjArgs *args, MjCache *cache, PlanKeys *k, MjError *err)
+{
+    MjConfig config;
+    const char *const *targets;
+    size_t n = mj_args_list(args, "target", &targets);
+    int rc = mj_setup_config(args, &config, err);
+
+    for (size_t i = 0; rc == 0 && i < n; i++) rc = add_plan(k, cache, &config, targets[i], err);
+    if (rc == 0 && n == 0) rc = add_plan(k, cache, &config, "cpu", err);
+    return rc;
+}
+
 int mj_cmd_cache_export(const MjArgs *args, MjError *err)
 {
     int rc = 0;
     const char *const *words;
     MjCache *cache = NULL;
     MjArchiveCount count;
+    PlanKeys keys = {.n = 0};
+    const bool plan = mj_args_string(args, "config") != NULL;
 
     mj_args_words(args, &words);
+    if (!plan && (mj_args_has(args, "target") && mj_args_list(args, "target", &(const char *const *){NULL}) > 0))
+        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "cache export: --target belongs to a plan; give --config too, or leave it out to export everything"));
     MJ_TRY(mj_cache_command_open(args, &cache, err));
-    MJ_TRY(mj_cache_export(cache, words[0], NULL, NULL, &count, err));
+    if (plan) MJ_TRY(plan_keys(args, cache, &keys, err));
+    MJ_TRY(mj_cache_export(cache, words[0], plan ? is_wanted : NULL, &keys, &count, err));
     print_count(args, &count, false);
 out:
+    free(keys.key);
     mj_cache_close(cache);
     return rc;
 }
@@ -57,95 +137,6 @@ int mj_cmd_cache_import(const MjArgs *args, MjError *err)
     MJ_TRY(mj_cache_import(cache, words[0], &count, err));
     print_count(args, &count, true);
 out:
-    mj_cache_close(cache);
-    return rc;
-}
-
-static int unknown_parameter(const MjTemplate *t, const char *name, MjError *err)
-{
-    const char *names[MJ_MAX_PARAMS];
-
-    for (int i = 0; i < t->n_params; i++) names[i] = t->params[i].name;
-    const char *near = mj_nearest(name, names, (size_t)t->n_params);
-    return mj_error(err, MJ_ERR_USAGE, "--shape: template %s has no parameter \"%s\"%s%s%s; `mojit kernels %s` lists them", t->name,
-                    name, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "", t->name);
-}
-
-/* "WIDTH=256,TOKENS=2048" into a request; what is not named takes a default where one is plain. */
-static int parse_shape(const MjTemplate *t, const char *text, MjRequest *req, MjError *err)
-{
-    int rc = 0;
-    char *list = mj_xstrdup(text ? text : "");
-
-    for (int i = 0; i < t->n_params; i++) {
-        const MjParam *p = &t->params[i];
-        req->values[i] = p->kind == MJ_PARAM_TUNING ? MJ_UNBOUND : p->n_values > 0 ? p->values[0] : p->min > 1 ? p->min : p->multiple;
-    }
-    for (char *at = list, *word; rc == 0 && (word = strsep(&at, ",")) != NULL;) {
-        char *eq = strchr(word, '='), *end = NULL;
-        if (!*word) continue;
-        long v = eq ? strtol(eq + 1, &end, 10) : 0;
-        if (!eq || end == eq + 1 || *end || v < INT32_MIN + 1 || v > INT32_MAX) {
-            rc = mj_error(err, MJ_ERR_USAGE, "--shape: expected NAME=number, found \"%s\"", word);
-            break;
-        }
-        *eq = 0;
-        int i = mj_template_param(t, word);
-        if (i < 0) rc = unknown_parameter(t, word, err);
-        else req->values[i] = (int32_t)v;
-    }
-    free(list);
-    return rc;
-}
-
-static void print_explanation(const MjArgs *args, const char *spec, const MjExplanation *e)
-{
-    if (mj_args_flag(args, "json")) {
-        json_t *o = json_pack("{ss sb ss? ss ss}", "spec", spec, "hit", e->hit, "entry", e->path, "same", mj_str_text(&e->same),
-                              "difference", mj_str_text(&e->difference));
-        char *text = json_dumps(o, JSON_INDENT(2));
-        puts(text);
-        free(text);
-        json_decref(o);
-        return;
-    }
-    printf("%s  %s\n", e->hit ? "hit " : "miss", spec);
-    if (!e->path) {
-        printf("no entry of this template is in the cache\n");
-        return;
-    }
-    printf("%s: %s (compiled in %.2f s)\n", e->hit ? "entry" : "nearest entry", e->path, e->compile_s);
-    if (!e->hit) printf("same: %s\ndiffers (there -> wanted):\n%s", mj_str_text(&e->same), mj_str_text(&e->difference));
-}
-
-int mj_cmd_cache_explain(const MjArgs *args, MjError *err)
-{
-    int rc = 0;
-    const char *const *words, *target = mj_args_string(args, "target"), *mode = mj_args_string(args, "mode");
-    char *label = NULL, *spec = NULL;
-    MjCache *cache = NULL;
-    MjJit *jit = NULL;
-    MjRequest req;
-    MjExplanation e = {.hit = false};
-    MjJitOptions options = {.target = target && strcmp(target, "cpu") != 0 ? target : mj_cpu_target()};
-
-    memset(&req, 0, sizeof req);
-    mj_args_words(args, &words);
-    MJ_TRY(mj_mode_find(mode ? mode : "static", &options.mode, err));
-    MJ_TRY(mj_cache_command_open(args, &cache, err));
-    options.cache = cache;
-    MJ_TRY(mj_jit_open(&options, &jit, err));
-    MJ_TRY(mj_jit_template(jit, words[0], &req.tmpl, err));
-    MJ_TRY(parse_shape(req.tmpl, mj_args_string(args, "shape"), &req, err));
-    MJ_TRY(mj_jit_key_text(jit, &req, &label, err));
-    MJ_TRY(mj_cache_explain(cache, label, &e, err));
-    spec = mj_cache_label_field(label, "spec");
-    print_explanation(args, spec ? spec : "", &e);
-out:
-    mj_explanation_free(&e);
-    free(spec);
-    free(label);
-    mj_jit_close(jit);
     mj_cache_close(cache);
     return rc;
 }

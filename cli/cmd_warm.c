@@ -9,8 +9,10 @@
 #include "cli/sweep.h"
 #include "cli/table.h"
 #include "cli/term.h"
+#include "cli/warm_plan.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/pool.h"
 #include "runtime/device.h"
 #include "train/train.h"
 
@@ -29,7 +31,8 @@ typedef struct MjWarm {
     const MjArgs *args;
     MjTable *table;
     bool dry;
-    int kernels; /* over everything */
+    int kernels; /* over everything, as is the next */
+    MjWarmEstimate estimate;
 } MjWarm;
 
 static void on_progress(void *user, int done, int total, const char *spec)
@@ -42,17 +45,6 @@ static void on_log(void *user, const char *line)
 {
     (void)user;
     mj_term_say("%s", line);
-}
-
-static void plan_rows(MjWarm *w, const char *run, const char *mode, const MjJit *jit)
-{
-    for (int i = 0; i < mj_jit_plan_size(jit); i++) {
-        char spec[1024];
-        mj_jit_plan_text(jit, i, spec, sizeof spec);
-        mj_table_text(w->table, run);
-        mj_table_text(w->table, mode);
-        mj_table_text(w->table, spec);
-    }
 }
 
 static void result_row(MjWarm *w, const char *run, const char *mode, const char *target, const MjJit *jit, double seconds)
@@ -86,7 +78,7 @@ static int warm_one(MjWarm *w, const char *run, const MjConfig *config, const ch
     uint64_t begin = mj_clock_ns();
     MJ_TRY(mj_mode_find(config->jit.mode, &mode, err));
     MJ_TRY(mj_bucket_parse(config->jit.bucket, &options.bucket, err));
-    if (!w->dry) MJ_TRY(mj_setup_cache(config, &cache, err));
+    MJ_TRY(mj_setup_cache(config, &cache, err));
     if (!w->dry && cache != NULL && (mj_cache_root_count(cache) == 0 || !mj_cache_root_writable(cache, 0))) {
         MJ_TRY(mj_error(err, MJ_ERR_IO, "warm: the cache's first root cannot be written, so that nothing can be warmed; see the "
                         "warning above, or set MOJIT_CACHE"));
@@ -98,7 +90,7 @@ static int warm_one(MjWarm *w, const char *run, const MjConfig *config, const ch
     MJ_TRY(mj_train_plan(config, jit, err));
     w->kernels += mj_jit_plan_size(jit);
     if (w->dry) {
-        plan_rows(w, run, mode->name, jit);
+        mj_warm_plan_add(w->table, run, mode, jit, cache, &w->estimate);
     } else {
         if (mode->miss != MJ_MISS_GENERIC) MJ_TRY(mj_jit_prepare(jit, err));
         mj_term_progress_done();
@@ -157,10 +149,18 @@ out:
     return rc;
 }
 
+static void say_estimate(const MjWarm *w)
+{
+    const MjWarmEstimate *e = &w->estimate;
+    const int64_t given = mj_args_int(w->args, "jobs", 0), jobs = given > 0 ? given : mj_pool_cores();
+    char one[32], all[32];
+
+    mj_term_say("%d kernels in the plan: %d ready, %d to compile, in about %s of work, %s on %d cores", e->kernels, e->ready,
+                e->kernels - e->ready, mj_format_seconds(e->seconds, one), mj_format_seconds(e->seconds / (double)jobs, all), (int)jobs);
+}
+
 int mj_cmd_warm(const MjArgs *args, MjError *err)
 {
-    static const MjColumn plan_columns[] = {
-        {"run", "run", false}, {"mode", "mode", false}, {"spec", "spec", false}, {NULL, NULL, false}};
     static const MjColumn result_columns[] = {{"run", "run", false},           {"mode", "mode", false},
                                               {"target", "target", false},     {"kernels", "kernels", true},
                                               {"compiled", "compiled", true},  {"ready", "ready before", true},
@@ -168,7 +168,7 @@ int mj_cmd_warm(const MjArgs *args, MjError *err)
                                               {NULL, NULL, false}};
     int rc = 0;
     bool dry = mj_args_flag(args, "dry-run");
-    MjWarm w = {.args = args, .dry = dry, .table = mj_table_open(dry ? plan_columns : result_columns)};
+    MjWarm w = {.args = args, .dry = dry, .table = dry ? mj_warm_plan_open() : mj_table_open(result_columns)};
     const char *sweep = mj_args_string(args, "sweep");
     if (sweep != NULL) {
         if (mj_args_string(args, "config") != NULL) {
@@ -182,7 +182,8 @@ int mj_cmd_warm(const MjArgs *args, MjError *err)
         MJ_TRY(warm_targets(&w, file != NULL ? file : "defaults", &config, err));
     }
     mj_table_print(w.table, mj_args_flag(args, "json"));
-    mj_term_say("%d kernels in %s", w.kernels, dry ? "the plan" : "the cache");
+    if (dry) say_estimate(&w);
+    else mj_term_say("%d kernels in the cache", w.kernels);
 out:
     mj_table_close(w.table);
     return rc;

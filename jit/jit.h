@@ -113,6 +113,9 @@ int mj_jit_plan_key_text(MjJit *jit, int i, char **out, MjError *err) MJ_MUST_CH
  * was captured of earlier answers is out of date. */
 uint64_t mj_jit_generation(const MjJit *jit);
 
+/* The labelled text of the entry that says which compiler the target's images are from, malloc'd. */
+char *mj_jit_compiler_label(const MjJit *jit);
+
 /* Step boundaries: counters are kept per step; `tiered` swaps kernels in here. Ends the current step. */
 void mj_jit_step(MjJit *jit);
 

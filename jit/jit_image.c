@@ -27,7 +27,7 @@ Image *mj_jit_image(MjJit *jit, const MjTemplate *tmpl, const int32_t *bound)
 }
 
 /* The compiler's name for keys, remembered in the cache, so that a warm cache serves a machine without the compiler. */
-static char *alias_label(const MjJit *jit)
+char *mj_jit_compiler_label(const MjJit *jit)
 {
     return mj_strdup_printf("abi: %d\nwhat: last compiler\ntarget: %s\n", MJ_KERNEL_ABI, jit->target);
 }
@@ -35,7 +35,7 @@ static char *alias_label(const MjJit *jit)
 static bool recall_identity(MjJit *jit)
 {
     MjCacheEntry entry = {.memory = NULL};
-    char *label = alias_label(jit);
+    char *label = mj_jit_compiler_label(jit);
     bool known = jit->opt.cache && mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry) == MJ_CACHE_HIT;
 
     free(label);
@@ -64,7 +64,7 @@ static void remember_identity(MjJit *jit)
     if (mine) jit->remembered = true;
     pthread_mutex_unlock(&jit->mutex);
     if (!mine) return; /* identity and flags do not change any more once there is a compiler */
-    label = alias_label(jit);
+    label = mj_jit_compiler_label(jit);
     text = mj_strdup_printf("%s\n%s", jit->identity, jit->flags);
     size_t len = strlen(text);
     if (mj_cache_get(jit->opt.cache, mj_cache_key(label), &entry) != MJ_CACHE_HIT || entry.image_bytes != len ||

@@ -71,7 +71,8 @@ out:
 }
 
 static int compile_ahead(MjTrain *t, const MjMode *mode, MjError *err) {
-    if (!mode->compile_ahead) return 0;
+    const bool must_be_warm = t->opt.config.jit.require_warm && mode->miss != MJ_MISS_GENERIC; /* a miss shows before step 0 */
+    if (!mode->compile_ahead && !must_be_warm) return 0;
     uint64_t from = mj_clock_ns();
     MjPlanData data = {.train = t->train_tokens, .held_out = t->held_out};
     int rc = mj_plan_record(&t->step, &t->opt.config, &data, err);
