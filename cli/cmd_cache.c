@@ -11,6 +11,7 @@
 #include "cli/setup.h"
 #include "cli/table.h"
 #include "cli/term.h"
+#include "runtime/base/str.h"
 
 #define ROOTS_ARG {"roots", MJ_ARG_STRING, "DIR:...", "cache folders instead of $MOJIT_CACHE or the default", 0, 0, 0}
 #define JSON_ARG {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0}
@@ -138,6 +139,19 @@ static int list_entry(void *user, const char *path, const MjCacheEntry *entry, c
     if (l->bad_only && problem == NULL) return 0;
     char hex[33] = "", size[32];
     char *spec = entry != NULL ? mj_cache_label_field(entry->label, "spec") : NULL;
+    char *what = entry != NULL ? mj_cache_label_field(entry->label, "what") : NULL;
+    if (what != NULL && spec != NULL && strcmp(what, "tuning") == 0) { /* its image is text: the values, a line each, then notes */
+        char *text = mj_strdup_printf("%s -> %.*s", spec, (int)entry->image_bytes, (const char *)entry->image);
+        char *notes = strstr(text, "\nmedian_us");
+        if (notes != NULL) *notes = '\0';
+        for (char *at = text; *at != '\0'; at++) *at = *at == '\n' ? ' ' : *at;
+        free(spec);
+        spec = text;
+    } else if (what != NULL && spec == NULL) {
+        spec = what;
+        what = NULL;
+    }
+    free(what);
     if (entry != NULL) mj_cache_key_hex(entry->key, hex);
     mj_table_text(l->table, hex);
     if (entry != NULL) {

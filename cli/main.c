@@ -36,6 +36,9 @@ const MjCommand mj_commands[] = {
      mj_cache_commands},
     {"kernels", "[NAME] [OPTION]...", "List the kernel templates, or one with its parameters.", NULL, mj_kernels_options, 0,
      1, mj_cmd_kernels, NULL},
+    {"tune", "OP --shape SHAPE | OP | --config FILE [OPTION]...", "Measure tiles on this device and keep the fastest in the cache.",
+     "No tile changes a bit of a result; runs with a warmed cache take a measured tile only where its kernel is ready. See\n"
+     "docs/cache.md.", mj_tune_options, 0, 1, mj_cmd_tune, NULL},
     {"data", "COMMAND [OPTION]...", "Make token files from text, and look into them.", NULL, NULL, 0, -1, NULL,
      mj_data_commands},
     {"doctor", "[OPTION]...", "Say what this machine has, what is missing, and what that costs.", NULL, mj_doctor_options, 0,

@@ -6,8 +6,6 @@
 #include "ops/op_row.h"
 #include "ops/refs.h"
 
-#define GEMM_BLOCKS 4 /* the default of the templates' BLOCKS; any grid is right */
-
 static const char *gemm_template(MjFamily family, int arch, const void *args)
 {
     const MjGemmArgs *a = args;
@@ -30,7 +28,13 @@ static const MjOpMatrix *const gemm_matrix[] = {
     NULL,
 };
 
-MJ_COUNT(g_grid, MjGemmArgs, mj_gemm_tiling(a->m, a->n, a->experts, a->group, GEMM_BLOCKS).grid)
+/* As many blocks as the tiling has that the image was built with; any grid is right. */
+static int64_t g_grid(const void *args, const MjLaunchRecord *record)
+{
+    const MjGemmArgs *a = args;
+    const int blocks = mj_template_param(record->tmpl, "BLOCKS");
+    return mj_gemm_tiling(a->m, a->n, a->experts, a->group, blocks < 0 ? 1 : record->tuning_of[blocks]).grid;
+}
 /* What lies along K in an operand that is stored along it. */
 static int64_t along_k(const MjGemmArgs *a)
 {
@@ -69,7 +73,7 @@ const MjOpRow mj_row_gemm = {
                MJ_FIELD(MjGemmArgs, b_type), MJ_FIELD(MjGemmArgs, c_type), MJ_FIELD(MjGemmArgs, scale_mode),
                MJ_FIELD(MjGemmArgs, epilogue)},
     .refusal = gemm_refusal, .matrix = gemm_matrix,
-    .phases = {{"gemm", MJ_WORK_GRID, g_grid}},
+    .phases = {{.entry = "gemm", .work = MJ_WORK_GRID, .tuned_count = g_grid}},
     .shared = g_shared,
     .buffers = {MJ_BUFFER_BY(MjGemmArgs, a, a_type, MJ_IN, g_a, g_a_cols), MJ_BUFFER_BY(MjGemmArgs, b, b_type, MJ_IN, g_b, g_b_cols),
                 MJ_BUFFER_BY(MjGemmArgs, c, c_type, MJ_INOUT, g_c, g_n),

@@ -170,10 +170,13 @@ static int find_binding(MjOps *ops, const MjOpRow *row, const void *args, const 
     return mj_error(err, MJ_ERR_USAGE, "op %s uses more than %d templates", row->name, MJ_OP_TEMPLATES);
 }
 
-static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *phase, const void *args, MjLaunch *l)
+static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *phase, const MjLaunchRecord *record, MjLaunch *l)
 {
     const MjDeviceInfo *info = ops->device->ops->info(ops->device);
-    int64_t count = phase->work == MJ_WORK_ONE ? 1 : phase->count(args);
+    const void *args = l->args;
+    int64_t count = phase->work == MJ_WORK_ONE      ? 1
+                    : phase->tuned_count != NULL ? phase->tuned_count(args, record)
+                                                 : phase->count(args);
     int64_t limit;
     l->block = CUDA_THREADS;
     if (phase->work == MJ_WORK_GRID) {
@@ -289,7 +292,7 @@ static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, c
         const MjOpPhase *phase = &row->phases[i < MJ_OP_MAX_PHASES && row->phases[i].entry != NULL ? i : 0];
         MjLaunch l = {.args = args, .args_bytes = row->args_bytes, .label = row->name};
         if (b->matrix != NULL) rc = choose_geometry(ops, row, b->matrix, record, i, &l, maps, err);
-        else choose_grid(ops, row, phase, args, &l);
+        else choose_grid(ops, row, phase, record, &l);
         if (rc != 0) return rc;
         rc = ops->device->ops->launch(ops->device, record->fn, &l, err);
         if (rc != 0) return blame(ops, row, record, i, args, rc, err);

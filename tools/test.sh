@@ -19,11 +19,11 @@ for arg in "$@"; do
     --long) long=1 ;;
     --sanitize)
         folder=build-asan again="--sanitize "
-        options=(-Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized)
+        options=(-Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized -Dgpu_generic=[])
         ;;
     --sanitize-threads)
         folder=build-tsan again="--sanitize-threads "
-        options=(-Db_sanitize=thread -Db_lundef=false -Dbuildtype=debugoptimized)
+        options=(-Db_sanitize=thread -Db_lundef=false -Dbuildtype=debugoptimized -Dgpu_generic=[])
         suites=(--suite threads --suite cache --suite jit --no-suite long)
         ;;
     --help) usage; exit 0 ;;

@@ -17,7 +17,7 @@ expect 2 "unexpected 'b'" "$mojit" report a b
 expect 2 'something is missing' "$mojit" sweep
 
 # Every command has --help and --version, and help lists the very options that the parser takes.
-for command in train compare sweep report warm bench kernels doctor 'cache stat' 'cache list' 'cache verify' 'cache prune' \
+for command in train compare sweep report warm bench kernels tune doctor 'cache stat' 'cache list' 'cache verify' 'cache prune' \
     'cache clear' 'data pack' 'data info'; do
     # shellcheck disable=SC2086
     expect 0 '^mojit [0-9]' "$mojit" $command --version
@@ -102,7 +102,16 @@ check 'bench jit leaves nothing behind' rmdir tmp
 # Kernels and tables as JSON.
 expect 2 'did you mean "rmsnorm_fwd"' "$mojit" kernels rmsnorm_fw
 expect 0 'WIDTH +fixed' "$mojit" kernels rmsnorm_fwd
-for command in kernels 'kernels rmsnorm_fwd' doctor 'cache stat' 'cache list' 'data info t_val.bin'; do
+expect 0 'chosen +BLOCKS=4' "$mojit" kernels --explain 'gemm m=64,n=64,k=64' --target cpu
+expect 2 'did you mean .gemm.' "$mojit" kernels --explain 'gem m=64,n=64,k=64'
+expect 2 'did you mean' "$mojit" kernels --explain 'gemm m=64,nn=64,k=64'
+expect 2 'no target "sm_banana"' "$mojit" kernels --target sm_banana sum
+expect 2 'name an op' "$mojit" tune
+expect 2 'no tuning parameters' "$mojit" tune sum --device cpu
+expect 2 'number above 0' "$mojit" tune gemm --seconds 0
+expect 0 'gemm_cpu .*BLOCKS=16' "$mojit" tune gemm --device cpu --shape m=64,n=64,k=64 --seconds 0.001
+expect 0 'tuned gemm_cpu on .* M=64 N=64 K=64 .*-> BLOCKS=' "$mojit" cache list
+for command in kernels 'kernels rmsnorm_fwd' 'tune gemm --device cpu --shape m=64,n=64,k=64 --seconds 0.001' doctor 'cache stat' 'cache list' 'data info t_val.bin'; do
     # shellcheck disable=SC2086
     "$mojit" $command --json >json 2>said || { echo "FAIL $command --json: $(cat said)"; failures=$((failures + 1)); }
     case $(head -c 1 json) in '[' | '{') ;; *) echo "FAIL $command --json printed: $(head -c 80 json)"; failures=$((failures + 1)) ;; esac

@@ -1,0 +1,349 @@
+/* Choice and measuring of tiles: candidates and the model, what `mojit tune` keeps, and that neither changes a bit or makes a
+ * warmed run compile. test_tune [LIBRARIES]: with the simulator's libraries, on the simulated GPU as well. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cache/cache.h"
+#include "ops/matrix_list.h"
+#include "ops/tune.h"
+#include "runtime/base/fs.h"
+
+static const char *libraries; /* NULL: none */
+static char base[64];
+
+typedef struct Bench {
+    MjDevice *device;
+    MjCache *cache;
+    MjJit *jit;
+    MjOps ops;
+} Bench;
+
+#define DO(expr)                                                                                                       \
+    do {                                                                                                               \
+        MjError err_ = MJ_ERROR_INIT, *err = &err_;                                                                    \
+        if ((expr) != 0) fail_msg("%s: %s", #expr, err_.message);                                                      \
+    } while (0)
+
+/* `device` NULL: a plan for `target`. `root`: a folder of its own for the cache. */
+static void open_bench(Bench *b, const char *device, const char *target, const char *root)
+{
+    const MjMode *mode;
+    char path[120], locks[120];
+    memset(b, 0, sizeof *b);
+    snprintf(path, sizeof path, "%s/%s", base, root);
+    snprintf(locks, sizeof locks, "%s/locks", base);
+    (void)mkdir(path, 0700);
+    DO(mj_cache_open(&(MjCacheOptions){.roots = path, .lock_dir = locks}, &b->cache, err));
+    if (device != NULL) DO(mj_device_open(device, NULL, &b->device, err));
+    DO(mj_mode_find("static", &mode, err));
+    const MjJitOptions options = {.device = b->device, .target = target, .mode = mode, .bucket = {MJ_BUCKET_EXACT, 1}, .cache = b->cache};
+    DO(mj_jit_open(&options, &b->jit, err));
+    DO(mj_ops_open(b->device, b->jit, &b->ops, err));
+}
+
+static void close_bench(Bench *b)
+{
+    mj_jit_close(b->jit);
+    mj_cache_close(b->cache);
+    mj_device_close(b->device);
+}
+
+static const MjOpShape small = {.m = 96, .n = 128, .k = 128};
+
+/* ---- candidates and the model ---------------------------------------------------------------------------------------- */
+
+static void every_combination_comes_once(void **state)
+{
+    (void)state;
+    static const char source[] = "// mj:template t\n// mj:family cuda\n// mj:kernel t\n// mj:args A\n// mj:param N fixed\n"
+                                 "// mj:param X tuning default:2 values:1,2,3\n// mj:param Y tuning default:8 values:7,8\n"
+                                 "// mj:param Z tuning default:5\n";
+    MjTemplate *t = NULL;
+    MjTuningCount count = {.started = false};
+    int32_t asked[MJ_MAX_PARAMS] = {10, MJ_UNBOUND, MJ_UNBOUND, MJ_UNBOUND}, values[MJ_MAX_PARAMS];
+    int seen[4][9] = {{0}}, n = 0;
+    DO(mj_template_parse("t.cu", source, "builtin", &t, err));
+    for (; mj_tuning_next(t, asked, &count, values); n++) {
+        assert_int_equal(values[0], 10);
+        assert_int_equal(values[3], 5);
+        assert_in_range(values[1], 1, 3);
+        assert_in_range(values[2], 7, 8);
+        assert_int_equal(seen[values[1]][values[2]]++, 0);
+    }
+    assert_int_equal(n, 6);
+    asked[1] = 3; /* given: not varied */
+    count = (MjTuningCount){.started = false};
+    for (n = 0; mj_tuning_next(t, asked, &count, values); n++) assert_int_equal(values[1], 3);
+    assert_int_equal(n, 2);
+    mj_template_free(t);
+}
+
+/* The choice is the first candidate, fits the card, and is the same each time; less shared memory leaves fewer. */
+static void the_cheapest_that_fits_is_chosen(void **state)
+{
+    (void)state;
+    static const char *const targets[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a"};
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) {
+        Bench b;
+        open_bench(&b, NULL, targets[k], "plans");
+        for (const MjOpShape *s = mj_op_gpu_bench_shapes(MJ_OP_GEMM); s->tokens >= 0; s++) {
+            MjMatrixKernel m, again;
+            MjTileCandidate *list = NULL;
+            MjError why = MJ_ERROR_INIT;
+            int n = 0;
+            int32_t chosen[MJ_MAX_PARAMS];
+            const int rc = mj_matrix_kernel(&b.ops, MJ_OP_GEMM, s, args, &m, &why);
+            if (rc == MJ_ERR_MISSING) continue;
+            if (rc != 0) fail_msg("%s: %s", targets[k], why.message);
+            DO(mj_matrix_kernel(&b.ops, MJ_OP_GEMM, s, args, &again, err));
+            assert_memory_equal(m.chosen.values, again.chosen.values, sizeof m.chosen.values);
+            DO(mj_tile_candidates(m.matrix, m.asked.tmpl, targets[k], NULL, args, m.asked.values, &list, &n, err));
+            assert_true(n > 0);
+            mj_jit_full_values(&m.chosen, chosen);
+            if (m.matrix->tune == NULL && m.matrix->cost != NULL)
+                assert_memory_equal(chosen, list[0].values, (size_t)m.asked.tmpl->n_params * sizeof *chosen);
+            for (int i = 0; i < n; i++) {
+                assert_true(list[i].geometry.shared_bytes <= (size_t)mj_card_of(b.ops.arch)->shared_bytes);
+                assert_true(i == 0 || list[i].cost.seconds >= list[i - 1].cost.seconds);
+                assert_true(isfinite(list[i].cost.seconds));
+            }
+            free(list);
+        }
+        close_bench(&b);
+    }
+}
+
+/* What the model must get right whatever its constants are. */
+static void the_model_knows_its_directions(void **state)
+{
+    (void)state;
+    static const char source[] = "// mj:template t\n// mj:family cuda\n// mj:kernel t\n// mj:args A\n// mj:param TILE_M tuning default:128\n"
+                                 "// mj:param TILE_N tuning default:128\n// mj:param STAGES tuning default:4\n";
+    static const MjGemmModel model = {.rate = 0.9, .overlap = true, .depth_bytes = 128};
+    const MjCard *card = mj_card_of(90);
+    const MjOpGeometry g = {.grid = 132, .block = 384, .shared_bytes = 200000};
+    const int32_t values[MJ_MAX_PARAMS] = {128, 128, 4}, shallow[MJ_MAX_PARAMS] = {128, 128, 2};
+    MjGemmArgs a = {.m = 132 * 128, .n = 128, .k = 4096, .experts = 1};
+    MjTemplate *t = NULL;
+    MjTileCost one, more;
+    DO(mj_template_parse("t.cu", source, "builtin", &t, err));
+    mj_gemm_cost(&model, t, card, &a, values, &g, &one);
+    assert_true(one.tiles == 132 && one.waves == 1 && one.resident == 1);
+    assert_true(fabs(one.mma_cycles - 2.0 * 128 * 128 * 4096 / (4096 * 0.9)) < 1.0); /* FLOP over the tensor cores' rate */
+    a.m += 1; /* one tile more: a second wave */
+    mj_gemm_cost(&model, t, card, &a, values, &g, &more);
+    assert_true(more.waves == 2 && more.seconds > 1.5 * one.seconds);
+    a.m -= 1;
+    mj_gemm_cost(&model, t, card, &a, shallow, &g, &more);
+    assert_true(more.wait_cycles > one.wait_cycles && more.seconds > one.seconds);
+    a.a_type = a.b_type = MJ_T_E4M3;
+    mj_gemm_cost(&model, t, card, &a, values, &g, &more);
+    assert_true(more.seconds < one.seconds && more.scale_cycles == 0.0);
+    a.scale_mode = MJ_SCALE_BLOCK;
+    mj_gemm_cost(&model, t, card, &a, values, &g, &one);
+    assert_true(one.scale_cycles > 0.0 && one.seconds >= more.seconds);
+    mj_template_free(t);
+}
+
+/* ---- measured choices -------------------------------------------------------------------------------------------------- */
+
+static MjJitCounters counters(const Bench *b)
+{
+    MjJitCounters c;
+    mj_jit_counters(b->jit, &c);
+    return c;
+}
+
+static int32_t blocks_in_use(Bench *b, const MjRequest *asked)
+{
+    const MjLaunchRecord *r = mj_jit_repeat(b->jit, asked);
+    assert_non_null(r);
+    return r->tuning_of[mj_template_param(r->tmpl, "BLOCKS")];
+}
+
+static void check(Bench *b, const MjOpShape *shape)
+{
+    MjStr line = MJ_STR_INIT;
+    MjError err = MJ_ERROR_INIT;
+    if (mj_op_check(&b->ops, MJ_OP_GEMM, shape, 3, "static", &line, &err) != 0) fail_msg("%s %s", mj_str_text(&line), err.message);
+    mj_str_free(&line);
+}
+
+static MjRequest keep_blocks(Bench *b, int32_t blocks)
+{
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    MjMatrixKernel k;
+    DO(mj_matrix_kernel(&b->ops, MJ_OP_GEMM, &small, args, &k, err));
+    MjRequest tuned = k.asked;
+    tuned.values[mj_template_param(k.asked.tmpl, "BLOCKS")] = blocks;
+    DO(mj_jit_tuned_keep(b->jit, &k.asked, &tuned, "median_us: 1\n", err));
+    return k.asked;
+}
+
+static void a_kept_choice_runs(void **state)
+{
+    (void)state;
+    Bench b;
+    MjRequest found, asked;
+    char *notes = NULL;
+    open_bench(&b, "cpu", NULL, "kept");
+    asked = keep_blocks(&b, 16);
+    check(&b, &small);
+    assert_int_equal(blocks_in_use(&b, &asked), 16);
+    close_bench(&b);
+    open_bench(&b, "cpu", NULL, "kept"); /* another process: its templates are other objects */
+    asked = keep_blocks(&b, 64);
+    assert_true(mj_jit_tuned_find(b.jit, &asked, &found, &notes));
+    assert_string_equal(notes, "median_us: 1\n");
+    free(notes);
+    check(&b, &small);
+    /* The image for 64 is not there yet, and that of the plan (4) neither: the measured one is compiled. */
+    assert_int_equal(blocks_in_use(&b, &asked), 64);
+    assert_int_equal(counters(&b).compiles, 1);
+    asked.values[mj_template_param(asked.tmpl, "BLOCKS")] = 4; /* asked for by value: nothing is to be chosen */
+    assert_false(mj_jit_tuned_find(b.jit, &asked, &found, NULL));
+    close_bench(&b);
+}
+
+static void an_illegal_choice_is_ignored(void **state)
+{
+    (void)state;
+    Bench b;
+    open_bench(&b, "cpu", NULL, "illegal");
+    MjRequest found, asked = keep_blocks(&b, 5);
+    assert_false(mj_jit_tuned_find(b.jit, &asked, &found, NULL));
+    check(&b, &small);
+    assert_int_equal(blocks_in_use(&b, &asked), 4);
+    close_bench(&b);
+}
+
+/* The plan was warmed where no measured choice was known: the run goes by the plan, and compiles nothing. */
+static void a_warmed_plan_stays_the_plan(void **state)
+{
+    (void)state;
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    Bench b;
+    MjMatrixKernel k;
+    const MjLaunchRecord *record;
+    open_bench(&b, NULL, mj_cpu_target(), "warm");
+    DO(mj_matrix_kernel(&b.ops, MJ_OP_GEMM, &small, args, &k, err));
+    mj_jit_record_begin(b.jit);
+    DO(mj_jit_get_chosen(b.jit, &k.asked, &k.chosen, &record, err));
+    mj_jit_record_end(b.jit);
+    DO(mj_jit_prepare(b.jit, err));
+    assert_int_equal(counters(&b).compiles, 1);
+    close_bench(&b);
+
+    open_bench(&b, "cpu", NULL, "warm");
+    MjRequest asked = keep_blocks(&b, 16);
+    check(&b, &small);
+    assert_int_equal(blocks_in_use(&b, &asked), 4);
+    assert_int_equal(counters(&b).compiles, 0);
+    close_bench(&b);
+
+    open_bench(&b, "cpu", NULL, "warm"); /* once its kernel is ready as well, the measured choice runs */
+    DO(mj_matrix_kernel(&b.ops, MJ_OP_GEMM, &small, args, &k, err));
+    MjRequest by_value = k.asked;
+    by_value.values[mj_template_param(k.asked.tmpl, "BLOCKS")] = 16;
+    DO(mj_jit_get(b.jit, &by_value, &record, err));
+    assert_int_equal(counters(&b).compiles, 1);
+    check(&b, &small);
+    assert_int_equal(blocks_in_use(&b, &k.asked), 16);
+    assert_int_equal(counters(&b).compiles, 1);
+    close_bench(&b);
+}
+
+static void tune_shape(const char *device, const char *root, const MjOpShape *shape, int most)
+{
+    Bench b;
+    MjTuned t;
+    MjRequest found;
+    int timed = 0;
+    open_bench(&b, device, NULL, root);
+    DO(mj_tune(&b.ops, MJ_OP_GEMM, shape, most, 0.001, &t, err));
+    assert_true(t.n >= 2);
+    for (int i = 0; i < t.n; i++) {
+        if (t.candidates[i].refused[0] != '\0') fail_msg("candidate %d: %s", i, t.candidates[i].refused);
+        timed += t.candidates[i].time.median_s > 0.0;
+    }
+    assert_int_equal(timed, t.n);
+    assert_true(t.candidates[t.choice].chosen);
+    assert_true(t.candidates[t.winner].time.median_s <= t.candidates[t.choice].time.median_s);
+    DO(mj_tune_keep(&b.ops, &t, err));
+    assert_true(mj_jit_tuned_find(b.jit, &t.asked, &found, NULL));
+    assert_memory_equal(found.values, t.candidates[t.winner].values, (size_t)found.tmpl->n_params * sizeof(int32_t));
+    mj_tuned_free(&t);
+    close_bench(&b);
+}
+
+static void measuring_on_the_cpu(void **state)
+{
+    (void)state;
+    tune_shape("cpu", "tune-cpu", &(MjOpShape){.m = 300, .n = 260, .k = 130}, 8);
+    tune_shape("cpu", "tune-cpu", &(MjOpShape){.m = 128, .n = 64, .k = 256, .experts = 2, .group = MJ_GROUP_K, .layout = MJ_GEMM_TN, .c_type = MJ_T_F32}, 8);
+}
+
+static void measuring_on_the_simulated_gpu(void **state)
+{
+    (void)state;
+    if (libraries == NULL) skip();
+    tune_shape("cuda", "tune-gpu", &(MjOpShape){.m = 128, .n = 64, .k = 64}, 2);
+}
+
+/* A plan's request leads back to an op and a shape that ask for the same. */
+static void plans_lead_to_shapes(void **state)
+{
+    (void)state;
+    static const MjOpShape shapes[] = {{.m = 96, .n = 128, .k = 256, .epilogue = MJ_EPI_ACCUMULATE, .c_type = MJ_T_F32},
+                                       {.m = 128, .n = 64, .k = 512, .layout = MJ_GEMM_TN, .c_type = MJ_T_F32},
+                                       {.m = 512, .n = 64, .k = 64, .layout = MJ_GEMM_NN, .group = MJ_GROUP_M, .experts = 4}};
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    static const char *const targets[] = {NULL, "sm_90a", "sm_80"};
+    for (size_t k = 0; k < 3; k++) {
+        Bench b;
+        open_bench(&b, NULL, targets[k] != NULL ? targets[k] : mj_cpu_target(), "plans");
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            MjMatrixKernel m, back;
+            MjOpId op;
+            MjOpShape shape;
+            DO(mj_matrix_kernel(&b.ops, MJ_OP_GEMM, &shapes[i], args, &m, err));
+            assert_true(mj_tune_shape_of(&b.ops, &m.asked, &op, &shape));
+            assert_int_equal(op, MJ_OP_GEMM);
+            DO(mj_matrix_kernel(&b.ops, op, &shape, args, &back, err));
+            assert_memory_equal(&m.asked, &back.asked, sizeof m.asked);
+        }
+        close_bench(&b);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_combination_comes_once),   cmocka_unit_test(the_cheapest_that_fits_is_chosen),
+        cmocka_unit_test(the_model_knows_its_directions), cmocka_unit_test(a_kept_choice_runs),
+        cmocka_unit_test(an_illegal_choice_is_ignored),   cmocka_unit_test(a_warmed_plan_stays_the_plan),
+        cmocka_unit_test(measuring_on_the_cpu),           cmocka_unit_test(measuring_on_the_simulated_gpu),
+        cmocka_unit_test(plans_lead_to_shapes),
+    };
+    if (argc > 1) {
+        libraries = argv[1];
+        setenv("MOJIT_CUDA_LIBRARY_PATH", libraries, 1);
+    }
+    snprintf(base, sizeof base, "/tmp/mojit-test-tune-XXXXXX");
+    if (!mkdtemp(base)) return 99;
+    const int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    (void)!mj_fs_remove_tree(base, NULL);
+    return rc;
+}
