@@ -1,5 +1,5 @@
 /* Every op against its double-precision reference: check_ops [OP...] [--mode M] [--seed N] [--shape a=1,b=2]
- * [--threads N] [--device D] [--bench] [--sample] [--refuses N]. One line an op; a failing case prints what was wanted, what came, and how
+ * [--threads N] [--device D] [--bench] [--tuning NAME=N,...]... [--sample] [--refuses N]. One line an op; a failing case prints what was wanted, what came, and how
  * to run just that. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +8,13 @@
 
 #include "cache/cache.h"
 #include "ops/check.h"
+#include "ops/op_row.h"
+
+#define MOST_TUNINGS 32
 
 typedef struct Options {
+    const char *tuning[MOST_TUNINGS]; /* each shape is timed with each: values that replace the chosen ones */
+    int n_tunings;
     const char *mode, *shape, *device;
     uint64_t seed;
     int threads, refuses; /* how many shapes the device has no template for */
@@ -19,7 +24,7 @@ typedef struct Options {
 static int usage(const char *why)
 {
     fprintf(stderr, "check_ops: %s\nusage: check_ops [OP...] [--mode static|dynamic|nocompile|unbound] [--seed N] [--shape a=1,b=2] "
-                    "[--threads N] [--device D] [--bench] [--sample] [--refuses N]\n", why);
+                    "[--threads N] [--device D] [--bench] [--tuning NAME=N,...]... [--sample] [--refuses N]\n", why);
     return 2;
 }
 
@@ -37,6 +42,7 @@ static int parse(int argc, char **argv, Options *o)
             if (strcmp(argv[i], "--mode") == 0) o->mode = argv[++i];
             else if (strcmp(argv[i], "--device") == 0) o->device = argv[++i];
             else if (strcmp(argv[i], "--shape") == 0) o->shape = argv[++i];
+            else if (strcmp(argv[i], "--tuning") == 0 && o->n_tunings < MOST_TUNINGS) o->tuning[o->n_tunings++] = argv[++i];
             else if (strcmp(argv[i], "--seed") == 0) o->seed = strtoull(argv[++i], NULL, 10);
             else if (strcmp(argv[i], "--threads") == 0) o->threads = atoi(argv[++i]);
             else if (strcmp(argv[i], "--refuses") == 0) o->refuses = atoi(argv[++i]);
@@ -68,24 +74,63 @@ static int check_shape(MjOps *ops, MjOpId id, const MjOpShape *shape, const Opti
     return rc == MJ_ERR_MISSING && o->refuses > 0 ? rc : rc != 0;
 }
 
+/* The tuning values that would be chosen for a case, with some of them replaced: "TILE_M=128,STAGES=3". */
+static int force_tuning(MjOps *ops, MjOpId id, const MjCase *c, const char *text, MjError *err)
+{
+    const MjOpBinding *b;
+    MjRequest asked, chosen;
+    char copy[256], *rest = copy;
+    ops->forced_tmpl = NULL;
+    int rc = mj_op_request(ops, id, mj_case_args(c), &b, &asked, &chosen, err);
+    if (rc != 0) return rc;
+    (void)snprintf(copy, sizeof copy, "%s", text);
+    for (char *word; (word = strsep(&rest, ",")) != NULL;) {
+        char *eq = strchr(word, '=');
+        if (eq == NULL) return mj_error(err, MJ_ERR_USAGE, "--tuning: '%s' is not NAME=N", word);
+        *eq = 0;
+        const int p = mj_template_param(b->tmpl, word);
+        if (p < 0 || b->tmpl->params[p].kind != MJ_PARAM_TUNING)
+            return mj_error(err, MJ_ERR_USAGE, "--tuning: %s has no tuning parameter %s", b->tmpl->name, word);
+        chosen.values[p] = (int32_t)atoi(eq + 1);
+    }
+    ops->forced_tmpl = b->tmpl;
+    memcpy(ops->forced, chosen.values, sizeof chosen.values);
+    return 0;
+}
+
+static int time_case(MjOps *ops, MjOpId id, MjCase *c, const char *tuning, const char *shape)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjTiming t;
+    int rc = tuning != NULL ? force_tuning(ops, id, c, tuning, &err) : 0;
+    if (rc == 0) rc = mj_case_time(c, 0.1, &t, &err);
+    if (rc == 0)
+        printf("%-16s %8.1f us  %7.2f GB/s %9.1f GFLOP/s  %s  %s\n", mj_op_name(id), t.median_s * 1e6,
+               mj_case_bytes(c) / t.median_s * 1e-9, mj_case_flops(c) / t.median_s * 1e-9, tuning != NULL ? tuning : "", shape);
+    else
+        printf("%s: %s\n", mj_op_name(id), err.message);
+    ops->forced_tmpl = NULL;
+    mj_error_clear(&err);
+    return rc != 0;
+}
+
 static int time_shape(MjOps *ops, MjOpId id, const MjOpShape *s, const Options *o)
 {
     MjError err = MJ_ERROR_INIT;
     MjStr text = MJ_STR_INIT;
     MjCase *c = NULL;
-    MjTiming t;
+    int failed = 0;
     mj_shape_text(s, &text);
-    int rc = mj_case_open(ops, id, s, o->seed, &c, &err);
-    if (rc == 0) rc = mj_case_time(c, 0.1, &t, &err);
-    if (rc == 0)
-        printf("%-16s %8.1f us  %7.2f GB/s %9.1f GFLOP/s  %s\n", mj_op_name(id), t.median_s * 1e6,
-               mj_case_bytes(c) / t.median_s * 1e-9, mj_case_flops(c) / t.median_s * 1e-9, mj_str_text(&text));
-    else
+    if (mj_case_open(ops, id, s, o->seed, &c, &err) != 0) {
         printf("%s: %s\n", mj_op_name(id), err.message);
+        failed = 1;
+    }
+    for (int i = 0; c != NULL && i < (o->n_tunings > 0 ? o->n_tunings : 1); i++)
+        failed += time_case(ops, id, c, o->tuning[i], mj_str_text(&text));
     mj_case_close(c);
     mj_str_free(&text);
     mj_error_clear(&err);
-    return rc != 0;
+    return failed;
 }
 
 static int time_op(MjOps *ops, MjOpId id, const Options *o)
