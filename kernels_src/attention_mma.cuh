@@ -94,7 +94,7 @@ MJ_FN void mj_mma_rows(float (&s)[FRAGS][4], uint32_t a_tile, int32_t a_row, uin
 #pragma unroll
     for (int f = 0; f < FRAGS; f++)
         for (int i = 0; i < 4; i++) s[f][i] = 0.0f;
-#pragma unroll
+#pragma unroll 2 /* all of it takes a fifth longer to compile */
     for (int k = 0; k < HEAD_DIM / 16; k++) {
         mj_u32 a[4], b[4];
         mj_ptx_ldmatrix_x4(a, mj_frag_a(a_tile, a_row, k));
