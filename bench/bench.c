@@ -43,6 +43,7 @@ int mj_bench_open(const MjBenchOptions *options, MjBench **out, MjError *err)
     b->options = *options;
     MjDeviceOptions device = {.threads = options->threads};
     MJ_TRY(mj_device_open(options->device, &device, &b->device, err));
+    if (b->options.seconds <= 0) b->options.seconds = strcmp(b->device->ops->kind, "cpu") == 0 ? 0.3 : 0.05;
     MjJitOptions jit = {
         .device = b->device,
         .mode = options->mode,

@@ -102,7 +102,13 @@ static int make_calls(const MjCase *mj_case, Calls *c, MjError *err)
         const bool fits = g->group == MJ_GROUP_NONE ? mj_gemm_library_map(g, 0, to) || group_of(g, whole, 0, to, &c->exact)
                                                     : group_of(g, host->offset, e, to, &c->exact);
         if (!fits) return mj_error(err, MJ_ERR_MISSING, "cuBLASLt has no such product");
-        int rc = mj_blaslt_prepare(c->lt, to, err);
+        int rc = mj_blaslt_gemm(c->lt, to, err); /* not only planned: some products are refused no sooner */
+        if (rc == MJ_ERR_MISSING && to->a_scaling > MJ_LT_SCALE_TENSOR) { /* such block scales it does not take after all */
+            mj_error_clear(err);
+            to->a_scaling = to->b_scaling = MJ_LT_SCALE_TENSOR;
+            c->exact = false;
+            rc = mj_blaslt_gemm(c->lt, to, err);
+        }
         if (rc != 0) return rc;
         c->n++;
     }

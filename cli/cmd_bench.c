@@ -22,7 +22,7 @@ const MjArgSpec mj_bench_options[] = {
     {"threads", MJ_ARG_INT, "N", "worker threads of the cpu; 0 = all cores", 0, 0, 4096},
     {"size", MJ_ARG_STRING, "SIZE", "which shapes: small, or large (fills a GPU); default: small on a cpu, large on cuda", 0, 0, 0},
     {"first", MJ_ARG_INT, "N", "only the first N shapes of each op", 0, 1, 1000},
-    {"seconds", MJ_ARG_STRING, "S", "time spent on timing one case; default 0.3", 0, 0, 0},
+    {"seconds", MJ_ARG_STRING, "S", "time spent on timing one case; default 0.3, on cuda 0.05 (and at least 20 launches)", 0, 0, 0},
     {"entries", MJ_ARG_INT, "N", "jit: entries of the large cache; default 100000", 0, 1, 10000000},
     {"json", MJ_ARG_STRING, "FILE", "also write the results as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
@@ -40,6 +40,7 @@ typedef struct MjBenchRun {
     int failed, missing;
     bool large;        /* shapes */
     json_t *device;    /* what was measured on */
+    json_t *steps;     /* of whole steps, when asked for */
 } MjBenchRun;
 
 static void on_log(void *user, const char *line)
@@ -78,6 +79,56 @@ static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char 
     mj_table_text(run->table, r->library[0] != '\0' ? r->library : NULL);
 }
 
+/* After every row, too. */
+static int write_json(const MjBenchRun *run, MjError *err)
+{
+    const char *path = mj_args_string(run->args, "json");
+    if (path == NULL) return 0;
+    json_t *o = json_pack("{ss so so}", "version", MJ_VERSION, "ops", mj_table_json(run->table), "steps",
+                          run->steps != NULL ? json_incref(run->steps) : json_null());
+    const MjMachine *m = &run->machine;
+    const struct {
+        const char *key;
+        double value;
+    } rates[] = {{"bf16_flops", m->bf16_flops}, {"fp8_flops", m->fp8_flops}, {"bf16_peak_flops", m->bf16_peak},
+                 {"fp8_peak_flops", m->fp8_peak}, {"copy_bytes_per_s", m->copy_bytes}};
+    json_t *machine = run->device != NULL ? json_copy(run->device) : json_object();
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+        json_object_set_new(machine, rates[i].key, isfinite(rates[i].value) ? json_real(rates[i].value) : json_null());
+    json_object_set_new(machine, "cublaslt", m->cublaslt > 0 ? json_integer(m->cublaslt) : json_null());
+    json_object_set_new(o, "schema", json_integer(2)); /* docs/performance.md */
+    json_object_set_new(o, "machine", machine);
+    json_object_set_new(o, "lookup_ns", isfinite(run->lookup_ns) ? json_real(run->lookup_ns) : json_null());
+    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    int rc = mj_fs_write_atomic(path, text, strlen(text), err);
+    free(text);
+    json_decref(o);
+    return rc;
+}
+
+/* A line as soon as it is measured: who stops a long run has what it had. */
+static void say_row(const MjBenchRun *run, MjOpId id, const char *shape, const MjBenchResult *r)
+{
+    const MjTiming *t = &r->time;
+    char median[32], flops[32], bytes[32], percent[32], reference[32], library[80] = "n/a";
+    mj_format_real(r->flops > 0 ? r->flops / t->median_s * 1e-9 : (double)NAN, 1, flops);
+    mj_format_real(r->reference_s / t->median_s, 1, reference);
+    snprintf(percent, sizeof percent, "n/a");
+    if (isfinite(r->percent)) snprintf(percent, sizeof percent, "%.1f of %s", r->percent, r->percent_of);
+    if (isfinite(r->library_s)) snprintf(library, sizeof library, "%.2f %s", r->library_s / t->median_s, r->library);
+    mj_term_progress_done();
+    printf("%-16s %-9s %12s %10.1f %10.1f %12s %9s %15s %-7s %8s  %-32s  %s\n", mj_op_name(id), run->options.mode->name,
+           mj_format_real(t->median_s * 1e6, 1, median), t->low_s * 1e6, t->high_s * 1e6, flops,
+           mj_format_real(r->bytes / t->median_s * 1e-9, 1, bytes), percent, r->sampled ? "samples" : "all", reference, library, shape);
+    (void)fflush(stdout);
+}
+
+static void say_header(void)
+{
+    printf("%-16s %-9s %12s %10s %10s %12s %9s %15s %-7s %8s  %-32s  %s\n", "op", "mode", "median us", "10 %", "90 %", "GFLOP/s",
+           "GB/s", "% of machine", "checked", "x ref.", "x library", "shape");
+}
+
 static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *shape, MjError *err)
 {
     MjStr text = MJ_STR_INIT;
@@ -87,6 +138,8 @@ static int bench_shape(MjBenchRun *run, MjBench *b, MjOpId id, const MjOpShape *
     int rc = mj_bench_op(b, id, shape, &r, err);
     if (rc == 0) {
         result_row(run, id, run->options.mode->name, mj_str_text(&text), &r);
+        say_row(run, id, mj_str_text(&text), &r);
+        rc = write_json(run, err);
     } else if (rc == MJ_ERR_NUMERIC) { /* the others are still worth timing */
         mj_term_warn("%s", err->message);
         mj_error_clear(err);
@@ -139,7 +192,27 @@ static int choose_size(MjBenchRun *run, MjDevice *device, MjError *err)
     return mj_error(err, MJ_ERR_USAGE, "bench: --size %s: expected small or large", size);
 }
 
-static int bench_mode(MjBenchRun *run, const char *name, MjError *err)
+static void say_machine(const MjBenchRun *run)
+{
+    const MjMachine *m = &run->machine;
+    char bf16[32], fp8[32], peak[32], copy[32];
+    const bool gpu = strcmp(json_string_value(json_object_get(run->device, "kind")), "cpu") != 0;
+    mj_format_real(m->bf16_flops * 1e-9, 1, bf16);
+    mj_format_real(m->copy_bytes * 1e-9, 1, copy);
+    mj_format_real(m->fp8_flops * 1e-9, 1, fp8);
+    if (gpu) {
+        printf("%s, just measured: copy %s GB/s; cuBLASLt at its best %s GFLOP/s in bf16, %s in fp8 (data sheet, bf16: %s)\n"
+               "Times are medians by events, L2 flushed before every launch; where `checked` says samples, some rows or elements of each "
+               "output were checked, not all\n\n", json_string_value(json_object_get(run->device, "name")), copy, bf16, fp8,
+               mj_format_real(m->bf16_peak * 1e-9, 1, peak));
+    } else {
+        printf("this machine, just measured: bf16 dot products %s GFLOP/s, copy %s GB/s\n\n", bf16, copy);
+    }
+    say_header();
+    (void)fflush(stdout);
+}
+
+static int bench_mode(MjBenchRun *run, const char *name, bool first, MjError *err)
 {
     int rc = 0;
     MjBench *b = NULL;
@@ -148,6 +221,7 @@ static int bench_mode(MjBenchRun *run, const char *name, MjError *err)
     describe_device(run, mj_bench_device(b));
     MJ_TRY(choose_size(run, mj_bench_device(b), err));
     MJ_TRY(mj_bench_machine(b, &run->machine, err));
+    if (first) say_machine(run);
     for (int i = 0; i < run->n_ops; i++) MJ_TRY(bench_op(run, b, run->ops[i], err));
     MJ_TRY(mj_bench_lookup(b, &run->lookup_ns, err));
 out:
@@ -177,50 +251,6 @@ static int choose(MjBenchRun *run, MjError *err)
     return 0;
 }
 
-static int write_json(const MjBenchRun *run, const char *path, json_t *steps, MjError *err)
-{
-    json_t *o = json_pack("{ss so so}", "version", MJ_VERSION, "ops", mj_table_json(run->table), "steps",
-                          steps != NULL ? json_incref(steps) : json_null());
-    const MjMachine *m = &run->machine;
-    const struct {
-        const char *key;
-        double value;
-    } rates[] = {{"bf16_flops", m->bf16_flops}, {"fp8_flops", m->fp8_flops}, {"bf16_peak_flops", m->bf16_peak},
-                 {"fp8_peak_flops", m->fp8_peak}, {"copy_bytes_per_s", m->copy_bytes}};
-    json_t *machine = run->device != NULL ? json_incref(run->device) : json_object();
-    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
-        json_object_set_new(machine, rates[i].key, isfinite(rates[i].value) ? json_real(rates[i].value) : json_null());
-    json_object_set_new(machine, "cublaslt", m->cublaslt > 0 ? json_integer(m->cublaslt) : json_null());
-    json_object_set_new(o, "schema", json_integer(2)); /* docs/performance.md */
-    json_object_set_new(o, "machine", machine);
-    json_object_set_new(o, "lookup_ns", json_real(run->lookup_ns));
-    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    int rc = mj_fs_write_atomic(path, text, strlen(text), err);
-    free(text);
-    json_decref(o);
-    return rc;
-}
-
-static void say_machine(const MjBenchRun *run)
-{
-    const MjMachine *m = &run->machine;
-    char bf16[32], fp8[32], peak[32], copy[32], ns[32];
-    const bool gpu = strcmp(json_string_value(json_object_get(run->device, "kind")), "cpu") != 0;
-    mj_format_real(m->bf16_flops * 1e-9, 1, bf16);
-    mj_format_real(m->copy_bytes * 1e-9, 1, copy);
-    mj_format_real(m->fp8_flops * 1e-9, 1, fp8);
-    mj_format_real(run->lookup_ns, 1, ns);
-    if (gpu) {
-        printf("%s, just measured: copy %s GB/s; cuBLASLt at its best %s GFLOP/s in bf16, %s in fp8 (data sheet, bf16: %s); a repeat "
-               "launch finds its kernel in %s ns\nTimes are medians by events, L2 flushed before every launch; `samples` in the "
-               "column `checked`: see docs/performance.md\n\n", json_string_value(json_object_get(run->device, "name")), copy, bf16,
-               fp8, mj_format_real(m->bf16_peak * 1e-9, 1, peak), ns);
-    } else {
-        printf("this machine, just measured: bf16 dot products %s GFLOP/s, copy %s GB/s; a repeat launch finds its kernel in %s ns\n\n",
-               bf16, copy, ns);
-    }
-}
-
 static int bench_ops(MjBenchRun *run, MjError *err)
 {
     static const char *const every[] = {"static", "dynamic", "nocompile"};
@@ -231,11 +261,11 @@ static int bench_ops(MjBenchRun *run, MjError *err)
         n = 3;
     }
     for (size_t i = 0; i < n; i++) {
-        int rc = bench_mode(run, modes[i], err);
+        int rc = bench_mode(run, modes[i], i == 0, err);
         if (rc != 0) return rc;
     }
-    say_machine(run);
-    mj_table_print(run->table, false);
+    char ns[32];
+    printf("\na repeat launch finds its kernel in %s ns\n", mj_format_real(run->lookup_ns, 1, ns));
     return 0;
 }
 
@@ -250,31 +280,30 @@ int mj_cmd_bench(const MjArgs *args, MjError *err)
         {"library", NULL, false}, {NULL, NULL, false}};
     int rc = 0;
     MjConfig config;
-    json_t *steps = NULL;
     MjBenchRun run = {.args = args, .lookup_ns = (double)NAN, .machine = {.bf16_flops = (double)NAN, .copy_bytes = (double)NAN}};
     run.table = mj_table_open(columns);
-    const char *seconds = mj_args_string(args, "seconds"), *file = mj_args_string(args, "json");
+    const char *seconds = mj_args_string(args, "seconds");
     MJ_TRY(choose(&run, err));
     MJ_TRY(mj_setup_config(args, &config, err));
     run.options = (MjBenchOptions){.device = config.run.device, .threads = (int)mj_args_int(args, "threads", 0),
-                                   .seconds = seconds != NULL ? atof(seconds) : 0.3, .log = on_log};
-    if (!(run.options.seconds > 0 && run.options.seconds <= 60)) {
+                                   .seconds = seconds != NULL ? atof(seconds) : 0, .log = on_log};
+    if (seconds != NULL && !(run.options.seconds > 0 && run.options.seconds <= 60)) {
         MJ_TRY(mj_error(err, MJ_ERR_USAGE, "bench: --seconds %s: expected a number above 0, at most 60", seconds));
     }
     if (run.jit) {
         if (run.n_ops > 0 || run.step) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "bench: jit stands alone; time ops and steps in another call"));
-        MJ_TRY(mj_bench_jit_command(args, run.options.seconds, err));
+        MJ_TRY(mj_bench_jit_command(args, seconds != NULL ? run.options.seconds : 0.3, err));
         goto out;
     }
     MJ_TRY(mj_bucket_parse("exact", &run.options.bucket, err));
     MJ_TRY(mj_setup_cache(&config, &run.options.cache, err));
     if (run.n_ops > 0) MJ_TRY(bench_ops(&run, err));
-    if (run.step) MJ_TRY(mj_bench_steps(args, &config, &steps, err));
-    if (file != NULL) MJ_TRY(write_json(&run, file, steps, err));
+    if (run.step) MJ_TRY(mj_bench_steps(args, &config, &run.steps, err));
+    MJ_TRY(write_json(&run, err));
     if (run.missing > 0) mj_term_warn("%d cases skipped: this device has no template for them", run.missing);
     if (run.failed > 0) MJ_TRY(mj_error(err, MJ_ERR_NUMERIC, "%d cases fail their check and were not timed", run.failed));
 out:
-    json_decref(steps);
+    json_decref(run.steps);
     json_decref(run.device);
     mj_table_close(run.table);
     mj_cache_close(run.options.cache);

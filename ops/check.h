@@ -47,7 +47,7 @@ int mj_case_run(MjCase *c, MjError *err) MJ_MUST_CHECK;   /* buffers reset, one 
  * got … tol …" on failure, with MJ_ERR_NUMERIC. `mode` is only printed. */
 int mj_case_verify(MjCase *c, const char *mode, MjStr *line, MjError *err) MJ_MUST_CHECK;
 /* From here on only samples are checked: about 24 rows (or blocks of rows) of every output with the first and the last, or
- * 4096 elements of a GEMM, each in another tile. For shapes whose reference would take minutes. Before mj_case_verify. */
+ * 1024 elements of a GEMM, each in another tile. For shapes whose reference would take minutes. Before mj_case_verify. */
 void mj_case_sample(MjCase *c);
 bool mj_case_sampled(const MjCase *c);
 bool mj_case_is_large(const MjCase *c); /* so large that only samples should be checked */

@@ -1,5 +1,8 @@
-/* Cases of a size for a GPU: which units of an output are checked, and random inputs made quickly. Owns no reference. */
+/* Cases of a size for a GPU: which units of an output are checked, random inputs made quickly, and host memory that takes
+ * little. Owns no reference. */
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "ops/refs.h"
 #include "runtime/base/mem.h"
@@ -92,10 +95,67 @@ void mj_case_fill_random(MjCase *c, int b, double size)
     const MjOpType type = mj_op_buffer_type(&c->row->buffers[b], c->args.bytes);
     if (c->host[b] == NULL) return;
     if (c->n[b] > MJ_CASE_MANY) {
-        many(c, type, c->host[b], c->n[b], size);
+        many(c, type, c->host[b], c->period[b] > 0 ? (int64_t)(c->period[b] / mj_op_type_bytes(type)) : c->n[b], size);
         return;
     }
     for (int64_t i = 0; i < c->n[b]; i++) one(c, type, c->host[b], i, size);
 }
 
 void mj_case_fill_normal(MjCase *c, const char *name, double size) { mj_case_fill_random(c, mj_case_buffer(c, name), size); }
+
+/* ---- host memory --------------------------------------------------------------------------------------------------- */
+
+#define PERIOD ((size_t)4093 * 4096) /* a prime number of pages, so that it is no multiple of a tile of rows */
+
+/* NULL: not to be had. The first `bytes` of the file, over and over. */
+static void *map_periods(size_t bytes, size_t period)
+{
+    const int fd = memfd_create("mojit-case", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)period) != 0) {
+        if (fd >= 0) (void)close(fd);
+        return NULL;
+    }
+    char *base = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    bool fine = base != MAP_FAILED;
+    for (size_t at = 0; fine && at < bytes; at += period) {
+        const size_t part = bytes - at < period ? bytes - at : period;
+        fine = mmap(base + at, part, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
+    }
+    (void)close(fd);
+    if (!fine && base != MAP_FAILED) (void)munmap(base, bytes);
+    return fine ? base : NULL;
+}
+
+static size_t host_bytes(const MjCase *c, int b)
+{
+    return (size_t)c->n[b] * mj_op_type_bytes(mj_op_buffer_type(&c->row->buffers[b], c->args.bytes));
+}
+
+void mj_case_host_alloc(MjCase *c, int b)
+{
+    const size_t bytes = host_bytes(c, b), least = c->ops->family == MJ_FAMILY_CPU ? 8 * PERIOD : 2 * PERIOD;
+    const MjOpType type = mj_op_buffer_type(&c->row->buffers[b], c->args.bytes);
+    c->period[b] = 0;
+    if (bytes > least && type != MJ_BUF_I32) { /* integers are maps: every one counts */
+        c->host[b] = map_periods(bytes, PERIOD);
+        if (c->host[b] != NULL) c->period[b] = PERIOD;
+        if (c->host[b] != NULL) return;
+    }
+    c->host[b] = mj_xmalloc(bytes + 64);
+}
+
+void mj_case_host_free(MjCase *c, int b)
+{
+    if (c->period[b] > 0) (void)munmap(c->host[b], host_bytes(c, b));
+    else free(c->host[b]);
+    c->period[b] = 0;
+    c->host[b] = NULL;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    const int64_t x = ((const MjWant *)a)->i, y = ((const MjWant *)b)->i;
+    return x < y ? -1 : x > y;
+}
+
+void mj_case_sort_wants(MjCase *c, int b) { qsort(c->wants[b], (size_t)c->n_wants[b], sizeof *c->wants[b], by_index); }

@@ -9,15 +9,8 @@
 
 #include "runtime/base/mem.h"
 
-static double ref_element(const void *base, int32_t type, int64_t i)
+static double fp8_value(int byte, int32_t type)
 {
-    if (type == MJ_T_BF16) {
-        const uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
-        float f;
-        memcpy(&f, &bits, sizeof f);
-        return (double)f;
-    }
-    const int byte = ((const uint8_t *)base)[i];
     const int mantissa_bits = type == MJ_T_E4M3 ? 3 : 2, bias = type == MJ_T_E4M3 ? 7 : 15;
     const int exponent = (byte & 0x7f) >> mantissa_bits, mantissa = byte & ((1 << mantissa_bits) - 1);
     const double sign = (byte & 0x80) != 0 ? -1.0 : 1.0;
@@ -25,6 +18,24 @@ static double ref_element(const void *base, int32_t type, int64_t i)
     if (type == MJ_T_E5M2 && exponent == 31) return mantissa != 0 ? NAN : sign * INFINITY;
     if (exponent == 0) return sign * ldexp(mantissa, 1 - bias - mantissa_bits);
     return sign * ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
+}
+
+static double ref_element(const void *base, int32_t type, int64_t i)
+{
+    static _Thread_local double values[2][256]; /* e4m3, e5m2 */
+    static _Thread_local bool known;
+    if (type == MJ_T_BF16) {
+        const uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
+        float f;
+        memcpy(&f, &bits, sizeof f);
+        return (double)f;
+    }
+    for (int code = 0; !known && code < 256; code++) {
+        values[0][code] = fp8_value(code, MJ_T_E4M3);
+        values[1][code] = fp8_value(code, MJ_T_E5M2);
+    }
+    known = true;
+    return values[type == MJ_T_E5M2][((const uint8_t *)base)[i]];
 }
 
 /* Scale of operand element for output (row i, column j) at depth p; rows and depths are absolute. */

@@ -9,8 +9,8 @@
 #include "ops/refs.h"
 
 #define TILE 128
-#define GEMM_SAMPLES 4096
-#define ATTENTION_ROWS 96
+#define GEMM_SAMPLES 1024
+#define ATTENTION_ROWS 48
 #define ATTENTION_FILL_FLOPS 4e9 /* a forward pass on the host above this is not waited for */
 
 /* ---- GEMM -------------------------------------------------------------------------------------------------------- */

@@ -24,6 +24,7 @@ struct MjCase {
         double align;
     } args, device_args;
     void *host[MJ_OP_MAX_BUFFERS];        /* contents before the launch */
+    size_t period[MJ_OP_MAX_BUFFERS];     /* not 0: a large buffer that repeats these bytes, mapped over and over */
     void *device[MJ_OP_MAX_BUFFERS];      /* with a guard on either side */
     int64_t n[MJ_OP_MAX_BUFFERS];         /* elements */
     double *want[MJ_OP_MAX_BUFFERS];      /* outputs: expected values */
@@ -58,6 +59,11 @@ bool mj_case_takes(const MjCase *c, int64_t unit, int64_t units);
 int64_t mj_case_next(const MjCase *c, int64_t i, int64_t n, int64_t block);
 void mj_case_want_sample(MjCase *c, int buffer, int64_t i, double value, double tolerance); /* mj_case_want_within uses it */
 void mj_case_fill_random(MjCase *c, int buffer, double size);
+/* Host memory of a buffer. A large one is one piece mapped again and again: a write shows in every repetition, and what is
+ * sent to a device is the piece and copies made there. */
+void mj_case_host_alloc(MjCase *c, int buffer);
+void mj_case_host_free(MjCase *c, int buffer);
+void mj_case_sort_wants(MjCase *c, int buffer);
 int mj_case_launch(MjCase *c, MjError *err) MJ_MUST_CHECK; /* one launch, not synchronised */
 
 /* Element conversions in double, written apart from the kernels' (ref_types.c). */

@@ -98,7 +98,7 @@ static const char *status_name(int status)
 static int lt_error(int status, const char *call, MjError *err)
 {
     const int code = status == 15 || status == 8 ? MJ_ERR_MISSING : status == 3 ? MJ_ERR_MEMORY : MJ_ERR_DEVICE;
-    return mj_error(err, code, "cublasLt%s: status %d (%s)%s", call, status, status_name(status),
+    return mj_error(err, code, "cublasLt%.*s: status %d (%s)%s", (int)strcspn(call, "("), call, status, status_name(status),
                     status == 1 ? ": cuBLASLt needs a driver at least as new as itself" : "");
 }
 
@@ -321,10 +321,21 @@ out:
     return rc;
 }
 
+/* What the product was, for whoever reads the message. */
+static int with_product(int rc, const MjLtGemm *g, MjError *err)
+{
+    static const char *const types[] = {"bf16", "e4m3", "e5m2", "f32"}, *const scales[] = {"no", "tensor", "1x128", "128x128"};
+    if (rc == 0) return 0;
+    return mj_error_context(err, rc, "cuBLASLt: C(%lld, %lld) %s %s= A(%s, %s scales, ld %lld%s) B(%s, %s scales, ld %lld%s) over %lld",
+                            (long long)g->m, (long long)g->n, types[g->c_type], g->accumulate ? "+" : "", types[g->a_type],
+                            scales[g->a_scaling], (long long)g->a_ld, g->a_across ? ", across k" : "", types[g->b_type],
+                            scales[g->b_scaling], (long long)g->b_ld, g->b_across ? ", across k" : "", (long long)g->k);
+}
+
 int mj_blaslt_prepare(MjBlasLt *lt, const MjLtGemm *g, MjError *err)
 {
     const LtPlan *p = NULL;
-    return find_plan(lt, g, &p, err);
+    return with_product(find_plan(lt, g, &p, err), g, err);
 }
 
 int mj_blaslt_gemm(MjBlasLt *lt, const MjLtGemm *g, MjError *err)
@@ -340,5 +351,5 @@ int mj_blaslt_gemm(MjBlasLt *lt, const MjLtGemm *g, MjError *err)
     LT(lt, Matmul(lt->handle, p->desc, &one, g->b, p->b, g->a, p->a, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo,
                   lt->workspace, WORKSPACE_BYTES, lt->d->stream));
 out:
-    return rc;
+    return with_product(rc, g, err);
 }

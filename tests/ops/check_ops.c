@@ -1,6 +1,6 @@
 /* Every op against its double-precision reference: check_ops [OP...] [--mode M] [--seed N] [--shape a=1,b=2]
- * [--threads N] [--device D] [--bench] [--tuning NAME=N,...]... [--sample] [--refuses N]. One line an op; a failing case prints what was wanted, what came, and how
- * to run just that. */
+ * [--threads N] [--device D] [--bench [--large]] [--tuning NAME=N,...]... [--sample] [--refuses N]. One line an op; a failing
+ * case prints what was wanted, what came, and how to run just that. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +18,13 @@ typedef struct Options {
     const char *mode, *shape, *device;
     uint64_t seed;
     int threads, refuses; /* how many shapes the device has no template for */
-    bool bench, sample, wanted[MJ_OP_COUNT], any;
+    bool bench, large, sample, wanted[MJ_OP_COUNT], any;
 } Options;
 
 static int usage(const char *why)
 {
     fprintf(stderr, "check_ops: %s\nusage: check_ops [OP...] [--mode static|dynamic|nocompile|unbound] [--seed N] [--shape a=1,b=2] "
-                    "[--threads N] [--device D] [--bench] [--tuning NAME=N,...]... [--sample] [--refuses N]\n", why);
+                    "[--threads N] [--device D] [--bench [--large]] [--tuning NAME=N,...]... [--sample] [--refuses N]\n", why);
     return 2;
 }
 
@@ -35,6 +35,8 @@ static int parse(int argc, char **argv, Options *o)
         MjOpId id;
         if (strcmp(argv[i], "--bench") == 0) {
             o->bench = true;
+        } else if (strcmp(argv[i], "--large") == 0) {
+            o->bench = o->large = true; /* timed at the shapes for a GPU */
         } else if (strcmp(argv[i], "--sample") == 0) {
             o->sample = true; /* the sampled references of shapes for a GPU, on these */
         } else if (strncmp(argv[i], "--", 2) == 0) {
@@ -133,10 +135,12 @@ static int time_shape(MjOps *ops, MjOpId id, const MjOpShape *s, const Options *
     return failed;
 }
 
-static int time_op(MjOps *ops, MjOpId id, const Options *o)
+static int time_op(MjOps *ops, MjOpId id, const Options *o, const MjOpShape *given)
 {
     int failed = 0;
-    for (const MjOpShape *s = mj_op_bench_shapes(id); s->tokens >= 0; s++) failed += time_shape(ops, id, s, o);
+    if (given != NULL) return time_shape(ops, id, given, o);
+    for (const MjOpShape *s = o->large ? mj_op_gpu_bench_shapes(id) : mj_op_bench_shapes(id); s->tokens >= 0; s++)
+        failed += time_shape(ops, id, s, o);
     return failed;
 }
 
@@ -147,9 +151,9 @@ static int check_op(MjOps *ops, MjOpId id, const Options *o)
     int cases = 0, failed = 0, refused = 0;
     if (o->shape != NULL) {
         if (mj_shape_parse(o->shape, &given, &err) != 0) exit(usage(err.message));
-        return o->bench ? time_shape(ops, id, &given, o) : check_shape(ops, id, &given, o);
+        return o->bench ? time_op(ops, id, o, &given) : check_shape(ops, id, &given, o);
     }
-    if (o->bench) return time_op(ops, id, o);
+    if (o->bench) return time_op(ops, id, o, NULL);
     for (const MjOpShape *s = mj_op_check_shapes(id); s->tokens >= 0; s++, cases++) {
         const int rc = check_shape(ops, id, s, o);
         refused += rc == MJ_ERR_MISSING;
