@@ -40,7 +40,7 @@ struct MjBackward {
 
 #define MJ_TILES ((TOKENS + ROWS - 1) / ROWS)
 #define MJ_ITEMS (MJ_TILES * HEADS)
-#define MJ_ITEM_HEAD(item) ((item) % HEADS)
+#define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS, TOKENS)
 
 MJ_FN MjBackward mj_backward_init(void)
 {
@@ -101,15 +101,16 @@ MJ_FN void mj_pass(const MjBackward &m, MjRing<STAGES> &ring, int32_t &at, int32
 
 /* ---- dq: rows are queries, keys stream by ------------------------------------------------------------------------- */
 
-/* The latest queries see the most keys in a causal sequence, so their items come first. */
-#define MJ_QUERY_TILE(item) (MJ_TILES - 1 - (item) / HEADS)
+/* The latest queries see the most keys in a causal sequence, so their tiles come first. */
+#define MJ_QUERY_TILE(place) (MJ_TILES - 1 - (place).tile)
 
 MJ_FN void mj_produce_dq(const MjAttentionBwdArgs *args, const MjBackwardMaps &maps, const MjBackward &m)
 {
     MjRing<STAGES> ring = {0, 1};
     int32_t item;
     for (int32_t round = 0; (item = mj_item(round, (int32_t)blockIdx.x, (int32_t)gridDim.x, MJ_ITEMS)) >= 0; round++) {
-        const int32_t head = MJ_ITEM_HEAD(item), i0 = MJ_QUERY_TILE(item) * ROWS;
+        const MjPlace place = MJ_PLACE(item);
+        const int32_t head = place.head, i0 = MJ_QUERY_TILE(place) * ROWS;
         const int32_t last = (i0 + ROWS < TOKENS ? i0 + ROWS - 1 : TOKENS - 1) / STEP;
         int32_t j = mj_attention_low(args->pos, WINDOW, i0) / STEP;
         mj_ptx_mbar_wait(m.own_empty(), (uint32_t)(round & 1) ^ 1u);
@@ -180,7 +181,8 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
     MjRing<STAGES> ring = {0, 0};
     int32_t item;
     for (int32_t round = 0; (item = mj_item(round, (int32_t)blockIdx.x, (int32_t)gridDim.x, MJ_ITEMS)) >= 0; round++) {
-        const int32_t head = MJ_ITEM_HEAD(item), i0 = MJ_QUERY_TILE(item) * ROWS, own0 = i0 + group * STEP;
+        const MjPlace place = MJ_PLACE(item);
+        const int32_t head = place.head, i0 = MJ_QUERY_TILE(place) * ROWS, own0 = i0 + group * STEP;
         const int32_t last = (i0 + ROWS < TOKENS ? i0 + ROWS - 1 : TOKENS - 1) / STEP;
         int32_t j = mj_attention_low(args->pos, WINDOW, i0) / STEP, before = -1;
         MjQueryRows r;
@@ -234,8 +236,6 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
 
 /* ---- dk, dv: rows are keys, queries stream by ---------------------------------------------------------------------- */
 
-/* The first keys are seen by the most queries. */
-#define MJ_KEY_TILE(item) ((item) / HEADS)
 
 /* lse, delta and low of a step's queries by a warp; queries from TOKENS on see nothing. */
 MJ_FN void mj_load_vectors(const MjAttentionBwdArgs *args, float *to, int32_t head, int32_t q0)
@@ -256,7 +256,8 @@ MJ_FN void mj_produce_dkv(const MjAttentionBwdArgs *args, const MjBackwardMaps &
     MjRing<STAGES> ring = {0, 1};
     int32_t item;
     for (int32_t round = 0; (item = mj_item(round, (int32_t)blockIdx.x, (int32_t)gridDim.x, MJ_ITEMS)) >= 0; round++) {
-        const int32_t head = MJ_ITEM_HEAD(item), i0 = MJ_KEY_TILE(item) * ROWS;
+        const MjPlace place = MJ_PLACE(item); /* the first keys are seen by the most queries */
+        const int32_t head = place.head, i0 = place.tile * ROWS;
         const int32_t last = i0 + ROWS < TOKENS ? i0 + ROWS - 1 : TOKENS - 1;
         const int32_t end = mj_attention_end(args->pos, WINDOW, last, TOKENS - last > WINDOW ? last + WINDOW : TOKENS, last);
         mj_ptx_mbar_wait(m.own_empty(), (uint32_t)(round & 1) ^ 1u);
@@ -310,7 +311,8 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
     MjRing<STAGES> ring = {0, 0};
     int32_t item;
     for (int32_t round = 0; (item = mj_item(round, (int32_t)blockIdx.x, (int32_t)gridDim.x, MJ_ITEMS)) >= 0; round++) {
-        const int32_t head = MJ_ITEM_HEAD(item), i0 = MJ_KEY_TILE(item) * ROWS, own0 = i0 + group * STEP;
+        const MjPlace place = MJ_PLACE(item); /* the first keys are seen by the most queries */
+        const int32_t head = place.head, i0 = place.tile * ROWS, own0 = i0 + group * STEP;
         const int32_t first = own0 + MJ_WARP_INDEX % 4 * 16;
         mj_u32 p[STEP / 16][4], ds[STEP / 16][4];
         float dk[HEAD_DIM / 2], dv[HEAD_DIM / 2], s[STEP / 2], dp[STEP / 2];

@@ -33,10 +33,10 @@ struct MjForward {
     __device__ __forceinline__ uint32_t v_empty(int32_t slot) const { return bars + 40 + 32 * slot; }
 };
 
-/* The latest queries see the most keys in a causal sequence, so their items come first. */
+/* The latest queries see the most keys in a causal sequence, so their tiles come first. */
 #define MJ_TILES ((TOKENS + ROWS - 1) / ROWS)
-#define MJ_ITEM_HEAD(item) ((item) % HEADS)
-#define MJ_ITEM_TILE(item) (MJ_TILES - 1 - (item) / HEADS)
+#define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS, TOKENS)
+#define MJ_ITEM_TILE(place) (MJ_TILES - 1 - (place).tile)
 
 /* Tiles of keys are as large as tiles of queries: of an item's tiles only the first, the diagonal, has keys that are later
  * than a query. They are visited backwards, so that every row sees a key in its first tile. */
@@ -45,7 +45,8 @@ MJ_FN void mj_produce(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
     MjRing<STAGES> ring = {0, 1};
     int32_t item;
     for (int32_t round = 0; (item = mj_item(round, block, grid, MJ_TILES * HEADS)) >= 0; round++) {
-        const int32_t head = MJ_ITEM_HEAD(item), tile = MJ_ITEM_TILE(item);
+        const MjPlace place = MJ_PLACE(item);
+        const int32_t head = place.head, tile = MJ_ITEM_TILE(place);
         const int32_t first = mj_attention_low(args->pos, WINDOW, tile * ROWS) / KEYS;
         mj_ptx_mbar_wait(m.q_empty(), (uint32_t)(round & 1) ^ 1u);
         mj_ptx_mbar_arrive_expect(m.q_full(), MJ_TILE_BYTES(ROWS));
@@ -71,9 +72,9 @@ struct MjRows {
 struct MjPositions {
     int32_t first, own[2];
 };
-MJ_FN MjPositions mj_positions(const MjAttentionFwdArgs *args, int32_t item, int32_t own)
+MJ_FN MjPositions mj_positions(const MjAttentionFwdArgs *args, int32_t i0, int32_t own)
 {
-    const int32_t i0 = MJ_ITEM_TILE(item) * ROWS, end = TOKENS - 1;
+    const int32_t end = TOKENS - 1;
     MjPositions p;
     p.first = args->pos[i0];
 #pragma unroll
@@ -82,9 +83,8 @@ MJ_FN MjPositions mj_positions(const MjAttentionFwdArgs *args, int32_t item, int
 }
 
 /* Queries past the end see themselves: zeros. */
-MJ_FN void mj_rows_of(const MjAttentionFwdArgs *args, int32_t item, int32_t own, const MjPositions &p, MjRows &r)
+MJ_FN void mj_rows_of(const MjAttentionFwdArgs *args, int32_t i0, int32_t own, const MjPositions &p, MjRows &r)
 {
-    const int32_t i0 = MJ_ITEM_TILE(item) * ROWS;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         r.row[h] = i0 + own + 8 * h;
@@ -131,9 +131,9 @@ MJ_FN void mj_softmax(MjRows &r, float (&s)[KEYS / 2], float (&alpha)[2], int32_
 
 /* The warpgroup's rows to `out` through shared memory, and lse. */
 MJ_FN void mj_finish(const MjAttentionFwdArgs *args, const MjTensorMap *map, uint32_t to, const MjRows &r,
-                     const float (&o)[HEAD_DIM / 2], int32_t item, int32_t group, float c)
+                     const float (&o)[HEAD_DIM / 2], int32_t head, int32_t first, float c)
 {
-    const int32_t head = MJ_ITEM_HEAD(item), warp = MJ_WARP_INDEX % 4, row = 16 * warp + MJ_LANE % 16;
+    const int32_t group = mj_math_group(), warp = MJ_WARP_INDEX % 4, row = 16 * warp + MJ_LANE % 16;
     float inverse[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -157,7 +157,7 @@ MJ_FN void mj_finish(const MjAttentionFwdArgs *args, const MjTensorMap *map, uin
     mj_ptx_bar_sync(3 + group, 128);
     if (threadIdx.x % 128 == 0) {
         for (int s = 0; s < MJ_SLABS; s++)
-            mj_ptx_tma_store_3d(map, to + s * MJ_SLAB_BYTES(64), 64 * s, head, MJ_ITEM_TILE(item) * ROWS + 64 * group);
+            mj_ptx_tma_store_3d(map, to + s * MJ_SLAB_BYTES(64), 64 * s, head, first + 64 * group);
         mj_ptx_tma_commit();
     }
 }
@@ -174,13 +174,18 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
     MjRing<STAGES> key = {0, 0}, value = {0, 0};
     if (group == 1) mj_ptx_bar_arrive(1, MJ_MATH_THREADS); /* the first turn is group 0's */
     int32_t item = mj_item(0, block, grid, MJ_TILES * HEADS);
-    MjPositions seen = mj_positions(args, item < 0 ? 0 : item, own);
+    MjPlace place = MJ_PLACE(item < 0 ? 0 : item);
+    MjPositions seen = mj_positions(args, MJ_ITEM_TILE(place) * ROWS, own);
     for (int32_t round = 0; item >= 0; round++) {
         MjRows r;
-        mj_rows_of(args, item, own, seen, r);
-        const int32_t next = mj_item(round + 1, block, grid, MJ_TILES * HEADS);
-        if (next >= 0) seen = mj_positions(args, next, own);
-        const int32_t first = r.least / KEYS, most = __shfl_sync(0xffffffffu, r.low[1], 31), diagonal = MJ_ITEM_TILE(item);
+        const int32_t diagonal = MJ_ITEM_TILE(place), head = place.head;
+        mj_rows_of(args, diagonal * ROWS, own, seen, r);
+        item = mj_item(round + 1, block, grid, MJ_TILES * HEADS);
+        if (item >= 0) {
+            place = MJ_PLACE(item);
+            seen = mj_positions(args, MJ_ITEM_TILE(place) * ROWS, own);
+        }
+        const int32_t first = r.least / KEYS, most = __shfl_sync(0xffffffffu, r.low[1], 31);
         mj_ptx_mbar_wait(m.q_full(), (uint32_t)round & 1u);
         mj_ptx_mbar_wait(m.k_full(key.slot), key.parity);
         mj_ptx_wgmma_fence();
@@ -224,8 +229,7 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
         mj_ptx_wgmma_pin(o);
         mj_release(m.v_empty(value.slot));
         value.next();
-        mj_finish(args, &maps.out, out, r, o, item, group, c);
-        item = next;
+        mj_finish(args, &maps.out, out, r, o, head, diagonal * ROWS, c);
     }
     if (group == 0) mj_ptx_bar_sync(1, MJ_MATH_THREADS); /* the turn that nobody took */
     if (threadIdx.x % 128 == 0) mj_ptx_tma_wait<0>();
