@@ -127,6 +127,16 @@ MJ_FN void mj_gemm_mma(float (&d)[MJ_GEMM_ACCS], mj_u64 a, mj_u64 b, int keep)
 #endif
 }
 
+/* ORDER: the two warpgroups issue their fp8 products in turns, so that one promotes while the other multiplies. */
+MJ_FN void mj_gemm_my_turn(int group)
+{
+    if (ORDER && MJ_GEMM_FP8) mj_ptx_bar_sync(3 + group, 256);
+}
+MJ_FN void mj_gemm_your_turn(int group)
+{
+    if (ORDER && MJ_GEMM_FP8) mj_ptx_bar_arrive(4 - group, 256);
+}
+
 /* This warp is done with a stage, in every block of the cluster whose copies it got. */
 MJ_FN void mj_gemm_release(mj_u32 empty)
 {
@@ -252,11 +262,13 @@ MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const Mj
         mj_gemm_wait_full(s, stage);
 #pragma unroll
         for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
+            mj_gemm_my_turn(group);
             mj_ptx_wgmma_fence();
 #pragma unroll
             for (int step = 0; step < 4; step++)
                 mj_gemm_mma(part, a + sub * (8192 / 16) + step * MJ_GEMM_STEP(0), b + step * MJ_GEMM_STEP(0), step > 0);
             mj_ptx_wgmma_commit();
+            mj_gemm_your_turn(group);
             mj_ptx_wgmma_wait<0>();
             mj_ptx_wgmma_pin(part);
             if (sub == MJ_GEMM_SUBS - 1 && !MJ_GEMM_COLUMN_SCALES) mj_gemm_release(s->empty + 8 * stage->index);
@@ -280,6 +292,7 @@ MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, cons
     MjGemmTile tile;
     float product = 1.0f;
 
+    if (group == 1) mj_gemm_your_turn(group);
     if (SCALE_MODE == MJ_SCALE_TENSOR) product = args->a_scale[0] * args->b_scale[0];
     while (mj_gemm_next(args, &walk, &tile)) {
         float acc[MJ_GEMM_SUBS][MJ_GEMM_ACCS];
@@ -293,6 +306,10 @@ MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, cons
 #pragma unroll 1
             for (int32_t block = 0; block < tile.blocks; block++) {
                 mj_gemm_wait_full(s, &stage);
+                for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
+                    mj_gemm_my_turn(group);
+                    mj_gemm_your_turn(group);
+                }
                 __syncwarp();
                 mj_gemm_release(s->empty + 8 * stage.index);
                 mj_gemm_advance(&stage);
@@ -312,6 +329,7 @@ MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, cons
             mj_gemm_store(s, &maps->c, acc[sub], sub, group, tile.column, row, GROUP == MJ_GROUP_K ? tile.expert : 0);
         }
     }
+    if (group == 0) mj_gemm_my_turn(group);
     mj_gemm_store_close();
 }
 

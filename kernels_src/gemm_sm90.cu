@@ -19,6 +19,7 @@
 // mj:param STAGES tuning default:4 values:3,4,5,6
 // mj:param CHUNKS tuning default:2 min:1 max:4
 // mj:param CLUSTER tuning default:2 values:1,2
+// mj:param ORDER tuning default:0 min:0 max:1
 // mj:param STAGGER tuning default:0 min:0 max:4000
 // mj:param BAND tuning default:8 min:1 max:64
 // mj:generic LAYOUT=0 GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=0 SCALE_MODE=0 EPILOGUE=0
