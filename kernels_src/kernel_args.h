@@ -187,7 +187,7 @@ typedef struct MjRouteMapArgs {
     int32_t *row_of;        /* (N, K): routed row, or -1 (dropped or not live) */
     int32_t *slot_of;       /* (R): n * K + k, or -1 for padding */
     int32_t *stats;         /* (4): padded rows, dropped rows, rows used, largest count; += (zeroed by the trainer each step) */
-    int32_t *scratch;       /* (ceil(N/256), E) */
+    int32_t *scratch;       /* (E, ceil(N/256)) */
     const int32_t *live;    /* (1) */
     int32_t tokens, experts, top_k, rows, capacity; /* rows = R */
 } MjRouteMapArgs;

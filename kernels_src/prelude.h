@@ -67,6 +67,24 @@ MJ_FN float mj_expf(float x)
     return mj_scale2f(p, k < -252 ? -252 : k > 254 ? 254 : k);
 }
 
+/* The same bits for -87 <= x <= 88, without what its extremes cost; below -87 it stays at e^-87, NaN is kept. */
+MJ_FN float mj_expf_near(float x)
+{
+    const float round = 12582912.0f;
+    x = x < -87.0f ? -87.0f : x;
+    const float z = mj_fmaf(x, 1.44269502f, round);
+    const float n = z - round;
+    float r = mj_fmaf(n, -0.693145752f, x);
+    r = mj_fmaf(n, -1.42860677e-6f, r);
+    float p = 0.00139261761f;
+    p = mj_fmaf(p, r, 0.00836317307f);
+    p = mj_fmaf(p, r, 0.0416665547f);
+    p = mj_fmaf(p, r, 0.16666577f);
+    p = mj_fmaf(p, r, 0.5f);
+    p = mj_fmaf(p * r, r, r) + 1.0f;
+    return p * mj_bits_f32((mj_f32_bits(z) << 23) + (127u << 23)); /* the low bits of z are n */
+}
+
 /* 2^x: at most 2 ulp */
 MJ_FN float mj_exp2f(float x)
 {
@@ -116,8 +134,8 @@ MJ_FN float mj_tanhf(float x)
     p = mj_fmaf(p, u, 0.133333129f);
     p = mj_fmaf(p, u, -0.333333332f);
     const float near = mj_fmaf(x * u, p, x);
-    const float e = mj_expf(2.0f * (a > 10.0f ? 10.0f : a));
-    const float far = 1.0f - 2.0f / (e + 1.0f);
+    const float e = mj_expf_near(2.0f * (a > 10.0f ? 10.0f : a));
+    const float far = 1.0f - 2.0f * mj_inverse(e + 1.0f);
     const float signed_far = x < 0.0f ? -far : far;
     return a < 0.6f ? near : (x == x ? signed_far : x);
 }

@@ -46,6 +46,7 @@
 /* Work items that a whole block shares; inside them, rows for each warp, and plain elements for each thread. */
 #define MJ_FOR_ITEMS(t, n) MJ_FOR_ROWS(t, n)
 #define MJ_FOR_WARP_ROWS(r, n) for (int32_t r = 0; r < (int32_t)(n); r++)
+#define MJ_FOR_WARP_LANES(i, n) for (int32_t i = 0; i < (int32_t)(n); i++) /* elements of a warp's row, any lane each */
 #define MJ_FOR_THREADS(i, n) for (int32_t i = 0; i < (int32_t)(n); i++)
 #define mj_barrier() ((void)0)
 #define MJ_WARP_LEADER 1  /* this thread writes the warp's scalar results */
@@ -69,6 +70,7 @@
         for (int32_t mj_line = 0; mj_line < (bytes); mj_line += 64) __builtin_prefetch((const char *)(p) + mj_line); \
     } while (0)
 
+#define MJ_UNROLL_BY(n) /* a GPU's loads; here the compiler knows better */
 #define MJ_LANES 128 /* columns that one thread holds */
 #define MJ_FOR_LANES(l) for (int32_t l = 0; l < MJ_LANES; l++)
 #define mj_lane_column(l) (l) /* which column of the chunk lane l is */
@@ -118,6 +120,7 @@ MJ_FN float mj_fabsf(float x) { return __builtin_fabsf(x); }
 
 MJ_FN float mj_fp8_max(int32_t type);
 MJ_FN float mj_over_fp8_max(float amax, int32_t type) { return amax / mj_fp8_max(type); }
+MJ_FN float mj_inverse(float x) { return 1.0f / x; } /* for an x that is normal and has a normal inverse, or is NaN */
 MJ_FN float mj_fp8_inverse(float scale) { return 1.0f / scale; } /* of what mj_fp8_scale gave */
 
 MJ_FN float mj_bf16_to_f32(uint16_t h);

@@ -52,6 +52,7 @@ extern __shared__ __align__(128) unsigned char mj_dynamic_shared[];
 #define MJ_FOR_ITEMS(t, n) for (int32_t t = (int32_t)mj_block; t < (int32_t)(n); t += (int32_t)mj_grid)
 #define MJ_FOR_WARP_ROWS(r, n) for (int32_t r = MJ_WARP_INDEX; r < (int32_t)(n); r += MJ_WARPS)
 #define MJ_FOR_THREADS(i, n) for (int32_t i = (int32_t)threadIdx.x; i < (int32_t)(n); i += (int32_t)blockDim.x)
+#define MJ_FOR_WARP_LANES(i, n) for (int32_t i = MJ_LANE; i < (int32_t)(n); i += 32)
 #define mj_barrier() __syncthreads()
 #define MJ_WARP_LEADER (threadIdx.x % 32 == 0)
 #define MJ_BLOCK_LEADER (threadIdx.x == 0)
@@ -64,6 +65,8 @@ template <typename F> static __device__ __forceinline__ uint32_t mj_warp_mask(F 
 }
 #define mj_lowest_bit(mask) (__ffs((int)(mask)) - 1)
 #define mj_prefetch(p, bytes) ((void)0)
+#define MJ_PRAGMA(text) _Pragma(#text)
+#define MJ_UNROLL_BY(n) MJ_PRAGMA(unroll n) /* before a loop whose loads may go out together */
 
 #define MJ_LANES 4
 #define MJ_FOR_LANES(l) _Pragma("unroll") for (int32_t l = 0; l < MJ_LANES; l++)
@@ -90,11 +93,13 @@ MJ_FN float mj_over_fp8_max(float amax, int32_t type)
     const float quotient = mj_fmaf(mj_fmaf(-near, most, amax), inverse, near);
     return amax <= 3.4028235e38f ? quotient : amax;
 }
-MJ_FN float mj_fp8_inverse(float scale) /* of what mj_fp8_scale gave */
+MJ_FN float mj_inverse(float x) /* for an x that is normal and has a normal inverse, or is NaN */
 {
-    const float near = mj_ptx_rcp(scale);
-    return scale <= 3.4028235e38f ? mj_fmaf(mj_fmaf(-scale, near, 1.0f), near, near) : 0.0f;
+    const float near = mj_ptx_rcp(x);
+    return mj_fmaf(mj_fmaf(-x, near, 1.0f), near, near);
 }
+/* of what mj_fp8_scale gave */
+MJ_FN float mj_fp8_inverse(float scale) { return scale <= 3.4028235e38f ? mj_inverse(scale) : 0.0f; }
 
 MJ_FN float mj_bf16_to_f32(uint16_t h);
 MJ_FN uint16_t mj_f32_to_bf16(float x);

@@ -16,7 +16,7 @@
 /* The slots (n * TOP_K + k) of chunk t that are live. */
 MJ_FN int32_t first_slot(const MjRouteMapArgs *args, int32_t t)
 {
-    (void)args;
+    (void)args; /* TOP_K may be in it */
     return t * CHUNK_TOKENS * TOP_K;
 }
 MJ_FN int32_t last_slot(const MjRouteMapArgs *args, int32_t t)
@@ -27,45 +27,96 @@ MJ_FN int32_t last_slot(const MjRouteMapArgs *args, int32_t t)
     return last * TOP_K;
 }
 
-/* scratch[t][e] = slots of chunk t that ask for e. A thread owns the experts that it counts. */
+#if !MJ_CPU
+#define WARP_SLOTS ((CHUNK_TOKENS * TOP_K / MJ_WARPS + 31) / 32 * 32)
+/* A warp's part of a chunk: 32 slots at a time, in order, each lane with one. Lanes of one expert find each other. */
+#define FOR_WARP_SLOTS(s, t, last)                                                                                     \
+    for (int32_t s = first_slot(args, t) + MJ_WARP_INDEX * WARP_SLOTS + MJ_LANE,                                           \
+                 s##_end = first_slot(args, t) + (MJ_WARP_INDEX + 1) * WARP_SLOTS;                                         \
+         s - MJ_LANE < s##_end && s - MJ_LANE < (last); s += 32)
+
+/* counts[w][e] += slots of warp w that ask for e; `counts` are zeros before */
+MJ_FN void count_warp(const MjRouteMapArgs *args, int32_t t, int32_t last, int32_t *counts)
+{
+    int32_t *mine = counts + MJ_WARP_INDEX * EXPERTS;
+    FOR_WARP_SLOTS(s, t, last) {
+        const int32_t e = s < s_end && s < last ? args->expert[s] : -1;
+        if (e >= 0) atomicAdd(&mine[e], 1); /* whole numbers: any order */
+    }
+}
+#endif
+
+/* scratch[e][t] = slots of chunk t that ask for e */
 MJ_KERNEL(route_map_count, MjRouteMapArgs)
 {
+    int32_t *counts = (int32_t *)mj_shared; /* (MJ_WARPS, EXPERTS) */
     MJ_FOR_ITEMS(t, CHUNKS) {
-        int32_t *counts = args->scratch + (int64_t)t * EXPERTS;
         const int32_t last = last_slot(args, t);
+        MJ_FOR_THREADS(i, MJ_WARPS * EXPERTS) counts[i] = 0;
+        mj_barrier();
 #if MJ_CPU
-        for (int32_t e = 0; e < EXPERTS; e++) counts[e] = 0;
         for (int32_t s = first_slot(args, t); s < last; s++)
             if (args->expert[s] >= 0) counts[args->expert[s]]++;
 #else
-        MJ_FOR_THREADS(e, EXPERTS) {
-            int32_t found = 0;
-            for (int32_t s = first_slot(args, t); s < last; s++) found += args->expert[s] == e;
-            counts[e] = found;
-        }
+        count_warp(args, t, last, counts);
 #endif
+        mj_barrier();
+        MJ_FOR_THREADS(e, EXPERTS) {
+            int32_t sum = 0;
+            for (int32_t w = 0; w < MJ_WARPS; w++) sum += counts[w * EXPERTS + e];
+            args->scratch[(int64_t)e * CHUNKS + t] = sum;
+        }
+        mj_barrier();
     }
 }
 
-/* One block: scratch[t][e] becomes the rank of the chunk's first slot within e; then counts, offsets, statistics. */
+/* scratch[e][t] becomes the rank of the chunk's first slot within e; returns the slots of all chunks. A warp on a GPU. */
+MJ_FN int32_t scan_expert(const MjRouteMapArgs *args, int32_t *scratch)
+{
+    (void)args; /* TOKENS may be in it */
+    int32_t rank = 0;
+#if MJ_CPU
+    for (int32_t t = 0; t < CHUNKS; t++) {
+        const int32_t here = scratch[t];
+        scratch[t] = rank;
+        rank += here;
+    }
+#else
+    for (int32_t first = 0; first < CHUNKS; first += 256) {
+        int32_t here[8];
+        _Pragma("unroll") for (int32_t j = 0; j < 8; j++) {
+            const int32_t t = first + 32 * j + MJ_LANE;
+            here[j] = t < CHUNKS ? scratch[t] : 0;
+        }
+        _Pragma("unroll") for (int32_t j = 0; j < 8; j++) {
+            const int32_t t = first + 32 * j + MJ_LANE;
+            int32_t sum = here[j];
+            for (int32_t by = 1; by < 32; by *= 2) {
+                const int32_t before = __shfl_up_sync(0xffffffffu, sum, (unsigned)by);
+                sum += MJ_LANE >= by ? before : 0;
+            }
+            if (t < CHUNKS) scratch[t] = rank + sum - here[j];
+            rank += __shfl_sync(0xffffffffu, sum, 31);
+        }
+    }
+#endif
+    return rank;
+}
+
+/* One block: ranks, counts, offsets, statistics. */
 MJ_KERNEL(route_map_scan, MjRouteMapArgs)
 {
     if (mj_block != 0) return;
-    MJ_FOR_THREADS(e, EXPERTS) {
-        int32_t rank = 0;
-        for (int32_t t = 0; t < CHUNKS; t++) {
-            int32_t *slot = args->scratch + (int64_t)t * EXPERTS + e;
-            const int32_t here = *slot;
-            *slot = rank;
-            rank += here;
-        }
-        args->demand[e] = rank;
+    int32_t *demands = (int32_t *)mj_shared; /* (EXPERTS) */
+    MJ_FOR_WARP_ROWS(e, EXPERTS) {
+        const int32_t demand = scan_expert(args, args->scratch + (int64_t)e * CHUNKS);
+        if (MJ_WARP_LEADER) demands[e] = args->demand[e] = demand;
     }
     mj_barrier();
     if (!MJ_BLOCK_LEADER) return;
     int32_t offset = 0, used = 0, dropped = 0, largest = args->stats[3];
     for (int32_t e = 0; e < EXPERTS; e++) {
-        const int32_t demand = args->demand[e];
+        const int32_t demand = demands[e];
         const int32_t room = args->capacity > 0 ? args->capacity : ROWS - offset;
         const int32_t count = demand < room ? demand : room;
         args->count[e] = count;
@@ -84,37 +135,55 @@ MJ_KERNEL(route_map_scan, MjRouteMapArgs)
 
 MJ_FN void place(const MjRouteMapArgs *args, int32_t slot, int32_t e, int32_t rank)
 {
-    const int32_t row = rank < args->count[e] ? args->offset[e] + rank : -1;
+    const int32_t row = e >= 0 && rank < args->count[e] ? args->offset[e] + rank : -1;
     args->row_of[slot] = row;
     if (row >= 0) args->slot_of[row] = slot;
+}
+
+/* The slots of one chunk to their rows. ranks: (MJ_WARPS, EXPERTS) scratch. */
+MJ_FN void place_chunk(const MjRouteMapArgs *args, int32_t t, int32_t last, int32_t *ranks)
+{
+#if MJ_CPU
+    for (int32_t e = 0; e < EXPERTS; e++) ranks[e] = args->scratch[(int64_t)e * CHUNKS + t];
+    for (int32_t s = first_slot(args, t); s < last; s++) {
+        const int32_t e = args->expert[s];
+        place(args, s, e, e >= 0 ? ranks[e]++ : 0);
+    }
+#else
+    MJ_FOR_THREADS(i, MJ_WARPS * EXPERTS) ranks[i] = 0;
+    mj_barrier();
+    count_warp(args, t, last, ranks);
+    mj_barrier();
+    MJ_FOR_THREADS(e, EXPERTS) { /* counts of the warps become the rank of each warp's first slot */
+        int32_t rank = args->scratch[(int64_t)e * CHUNKS + t];
+        for (int32_t w = 0; w < MJ_WARPS; w++) {
+            const int32_t here = ranks[w * EXPERTS + e];
+            ranks[w * EXPERTS + e] = rank;
+            rank += here;
+        }
+    }
+    mj_barrier();
+    int32_t *mine = ranks + MJ_WARP_INDEX * EXPERTS;
+    FOR_WARP_SLOTS(s, t, last) {
+        const bool inside = s < s_end && s < last;
+        const int32_t e = inside ? args->expert[s] : -1;
+        const uint32_t same = __match_any_sync(0xffffffffu, e);
+        const int32_t before = __popc(same & ((1u << MJ_LANE) - 1u)), rank = e >= 0 ? mine[e] + before : 0;
+        __syncwarp();
+        if (e >= 0 && before == 0) mine[e] += __popc(same);
+        __syncwarp();
+        if (inside) place(args, s, e, rank);
+    }
+    mj_barrier();
+#endif
 }
 
 MJ_KERNEL(route_map_place, MjRouteMapArgs)
 {
     MJ_FOR_ITEMS(t, CHUNKS) {
-        int32_t *rank = args->scratch + (int64_t)t * EXPERTS;
         const int32_t last = last_slot(args, t);
         const int32_t end = (t + 1) * CHUNK_TOKENS < TOKENS ? (t + 1) * CHUNK_TOKENS * TOP_K : TOKENS * TOP_K;
-#if MJ_CPU
-        for (int32_t s = first_slot(args, t); s < last; s++) {
-            const int32_t e = args->expert[s];
-            if (e >= 0) {
-                place(args, s, e, rank[e]++);
-            } else {
-                args->row_of[s] = -1;
-            }
-        }
-#else
-        MJ_FOR_THREADS(e, EXPERTS) {
-            int32_t next = rank[e];
-            for (int32_t s = first_slot(args, t); s < last; s++)
-                if (args->expert[s] == e) place(args, s, e, next++);
-        }
-        MJ_FOR_THREADS(i, CHUNK_TOKENS * TOP_K) {
-            const int32_t s = first_slot(args, t) + i;
-            if (s < last && args->expert[s] < 0) args->row_of[s] = -1;
-        }
-#endif
+        place_chunk(args, t, last, (int32_t *)mj_shared);
         const int32_t rest = last > first_slot(args, t) ? last : first_slot(args, t); /* tokens that are not live */
         MJ_FOR_THREADS(i, end - rest) args->row_of[rest + i] = -1;
     }

@@ -11,6 +11,7 @@
 // mj:param TOKENS varying min:1
 
 #define CHUNK_TOKENS 256
+#define LEFT(c) (WIDTH % 128 == 0 ? MJ_WHOLE : WIDTH - (c))
 
 /* gate_k = s_k / S: ds_k = (dgate_k - sum_j dgate_j gate_j) / S; not normalised: ds_k = dgate_k. Then through the sigmoid. */
 MJ_FN float score_gradient(const MjRouterBwdArgs *args, int32_t n, int32_t k)
@@ -40,22 +41,57 @@ MJ_KERNEL(router_bwd_x, MjRouterBwdArgs)
         float *dlogit = args->dlogit + (int64_t)n * EXPERTS;
         const bool live = n < tokens_live && expert[0] >= 0;
         mj_warp_sync();
-        if (MJ_WARP_LEADER) {
-            for (int32_t e = 0; e < EXPERTS; e++) dlogit[e] = 0.0f;
-            for (int32_t k = 0; live && k < TOP_K; k++) dlogit[expert[k]] = score_gradient(args, n, k);
-        }
+        MJ_FOR_WARP_LANES(e, EXPERTS) dlogit[e] = 0.0f;
+        mj_warp_sync();
+        MJ_FOR_WARP_LANES(k, live ? TOP_K : 0) dlogit[expert[k]] = score_gradient(args, n, k);
         mj_warp_sync();
         MJ_FOR_CHUNKS(c, WIDTH) {
             MjLanes dx = mj_lanes_zero();
             for (int32_t k = 0; live && k < TOP_K; k++) {
                 const float d = dlogit[expert[k]];
                 MjLanes w;
-                mj_load_f32(&w, args->weight + (int64_t)expert[k] * WIDTH + c, WIDTH - c);
+                mj_load_f32(&w, args->weight + (int64_t)expert[k] * WIDTH + c, LEFT(c));
                 MJ_FOR_LANES(l) dx.v[l] = mj_fmaf(d, w.v[l], dx.v[l]);
             }
-            mj_store_bf16(args->dx + (int64_t)n * WIDTH + c, &dx, WIDTH - c);
+            mj_store_bf16(args->dx + (int64_t)n * WIDTH + c, &dx, LEFT(c));
         }
     }
+}
+
+/* acc += dlogit[n][e] x[n] for the tokens from first to last, n ascending; most tokens chose other experts */
+MJ_FN void add_chunk(MjLanes *acc, const MjRouterBwdArgs *args, int32_t first, int32_t last, int32_t e, int32_t c)
+{
+#if MJ_CPU
+    for (int32_t n = first; n < last; n++) {
+        const float d = args->dlogit[(int64_t)n * EXPERTS + e];
+        if (d == 0.0f) continue;
+        MjLanes x;
+        mj_load_bf16(&x, args->x + (int64_t)n * WIDTH + c, LEFT(c));
+        MJ_FOR_LANES(l) acc->v[l] = mj_fmaf(d, x.v[l], acc->v[l]);
+    }
+#else
+    float all[CHUNK_TOKENS / 32]; /* lane l: of tokens first + 32 j + l */
+    _Pragma("unroll") for (int32_t j = 0; j < CHUNK_TOKENS / 32; j++) {
+        const int32_t n = first + 32 * j + MJ_LANE;
+        all[j] = n < last ? args->dlogit[(int64_t)n * EXPERTS + e] : 0.0f;
+    }
+    _Pragma("unroll") for (int32_t j = 0; j < CHUNK_TOKENS / 32; j++) {
+        uint32_t hits = __ballot_sync(0xffffffffu, all[j] != 0.0f);
+        while (hits != 0) { /* four at a time, so that their loads go out together */
+            float d[4];
+            MjLanes x[4];
+            _Pragma("unroll") for (int32_t i = 0; i < 4; i++) {
+                const int32_t lane = hits != 0 ? mj_lowest_bit(hits) : 0;
+                d[i] = __shfl_sync(0xffffffffu, all[j], lane);
+                if (hits == 0) d[i] = 0.0f;
+                mj_load_bf16(&x[i], args->x + (int64_t)(first + 32 * j + lane) * WIDTH + c, LEFT(c));
+                hits &= hits - 1;
+            }
+            _Pragma("unroll") for (int32_t i = 0; i < 4; i++)
+                if (d[i] != 0.0f) MJ_FOR_LANES(l) acc->v[l] = mj_fmaf(d[i], x[i].v[l], acc->v[l]);
+        }
+    }
+#endif
 }
 
 /* partial[t][e] = sum over the tokens of chunk t of dlogit[n][e] x[n], n ascending */
@@ -70,14 +106,8 @@ MJ_KERNEL(router_bwd_partial, MjRouterBwdArgs)
         const int32_t first = t * CHUNK_TOKENS;
         const int32_t last = first + CHUNK_TOKENS < TOKENS ? first + CHUNK_TOKENS : TOKENS;
         MjLanes acc = mj_lanes_zero();
-        for (int32_t n = first; n < last; n++) {
-            const float d = args->dlogit[(int64_t)n * EXPERTS + e];
-            if (d == 0.0f) continue; /* most tokens chose other experts */
-            MjLanes x;
-            mj_load_bf16(&x, args->x + (int64_t)n * WIDTH + c, WIDTH - c);
-            MJ_FOR_LANES(l) acc.v[l] = mj_fmaf(d, x.v[l], acc.v[l]);
-        }
-        mj_store_f32(args->partial + ((int64_t)t * EXPERTS + e) * WIDTH + c, &acc, WIDTH - c);
+        add_chunk(&acc, args, first, last, e, c);
+        mj_store_f32(args->partial + ((int64_t)t * EXPERTS + e) * WIDTH + c, &acc, LEFT(c));
     }
 }
 
@@ -89,13 +119,13 @@ MJ_KERNEL(router_bwd_weight, MjRouterBwdArgs)
         const int32_t c = item % strips * MJ_CHUNK;
         const int64_t at = (int64_t)(item / strips) * WIDTH + c;
         MjLanes acc = mj_lanes_zero(), sum;
-        for (int32_t t = 0; t < chunks; t++) {
+        MJ_UNROLL_BY(8) for (int32_t t = 0; t < chunks; t++) {
             MjLanes x;
-            mj_load_f32(&x, args->partial + (int64_t)t * EXPERTS * WIDTH + at, WIDTH - c);
+            mj_load_f32(&x, args->partial + (int64_t)t * EXPERTS * WIDTH + at, LEFT(c));
             MJ_FOR_LANES(l) acc.v[l] += x.v[l];
         }
-        mj_load_f32(&sum, args->dweight + at, WIDTH - c);
+        mj_load_f32(&sum, args->dweight + at, LEFT(c));
         MJ_FOR_LANES(l) sum.v[l] += acc.v[l];
-        mj_store_f32(args->dweight + at, &sum, WIDTH - c);
+        mj_store_f32(args->dweight + at, &sum, LEFT(c));
     }
 }

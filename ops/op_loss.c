@@ -7,18 +7,24 @@ MJ_COUNT(ce_v, MjCrossEntropyArgs, a->vocab)
 MJ_COUNT(ce_one, MjCrossEntropyArgs, a != NULL ? 1 : 0)
 MJ_COUNT(ce_nv, MjCrossEntropyArgs, (int64_t)a->tokens * a->vocab)
 static double ce_length(const void *args) { return (double)((const MjCrossEntropyArgs *)args)->vocab; }
+static size_t ce_shared(MjFamily family, const void *args)
+{
+    (void)family;
+    (void)args;
+    return 8 * 128 * sizeof(float);
+}
 static double ce_flops(const void *args) { return 10.0 * (double)ce_nv(args); }
 
 const MjOpRow mj_row_cross_entropy = {
     .id = MJ_OP_CROSS_ENTROPY, .name = "cross_entropy", .doc = "Softcapped loss; the logits become their gradients",
     .args_bytes = sizeof(MjCrossEntropyArgs),
     .fields = {MJ_FIELD(MjCrossEntropyArgs, tokens), MJ_FIELD(MjCrossEntropyArgs, vocab)},
-    .phases = {{"cross_entropy", MJ_WORK_ROWS, ce_n}},
+    .phases = {{"cross_entropy", MJ_WORK_ITEMS, ce_n}},
     .buffers = {MJ_BUFFER(MjCrossEntropyArgs, logits, MJ_BUF_BF16, MJ_INOUT, ce_nv, ce_v),
                 MJ_BUFFER(MjCrossEntropyArgs, target, MJ_BUF_I32, MJ_IN, ce_n, NULL),
                 MJ_BUFFER(MjCrossEntropyArgs, loss, MJ_BUF_F32, MJ_OUT, ce_n, NULL),
                 MJ_BUFFER(MjCrossEntropyArgs, dscale, MJ_BUF_F32, MJ_IN, ce_one, NULL)},
-    .flops = ce_flops,
+    .shared = ce_shared, .flops = ce_flops,
     .proof = MJ_OP_PROOF(mj_setup_cross_entropy, mj_fill_cross_entropy, mj_ref_cross_entropy, ce_length, mj_shapes_loss,
                          mj_bench_loss),
 };
@@ -32,9 +38,17 @@ static double s_length(const void *args)
     return n < 4096.0 ? n : 4096.0; /* beyond a chunk it is double */
 }
 
+static size_t s_shared(MjFamily family, const void *args)
+{
+    (void)family;
+    (void)args;
+    return 256 * sizeof(double);
+}
+
 const MjOpRow mj_row_sum = {
     .id = MJ_OP_SUM, .name = "sum", .doc = "Sum or sum of squares, in a fixed order", .args_bytes = sizeof(MjSumArgs),
     .phases = {{"sum_partial", MJ_WORK_ROWS, s_chunks}, {"sum_total", MJ_WORK_ONE, NULL}},
+    .shared = s_shared,
     .buffers = {MJ_BUFFER(MjSumArgs, x, MJ_BUF_F32, MJ_IN, s_n, NULL),
                 MJ_BUFFER(MjSumArgs, partial, MJ_BUF_F64, MJ_SCRATCH, s_chunks, NULL),
                 MJ_BUFFER(MjSumArgs, out, MJ_BUF_F64, MJ_INOUT, s_one, NULL)},

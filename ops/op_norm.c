@@ -25,14 +25,20 @@ MJ_COUNT(eb_w, MjEmbeddingBwdArgs, a->width)
 MJ_COUNT(eb_nw, MjEmbeddingBwdArgs, (int64_t)a->tokens * a->width)
 MJ_COUNT(eb_vw, MjEmbeddingBwdArgs, (int64_t)a->vocab * a->width)
 MJ_COUNT(eb_one, MjEmbeddingBwdArgs, a != NULL ? 1 : 0)
-MJ_COUNT(eb_items, MjEmbeddingBwdArgs, (int64_t)MJ_CEIL(a->width, 128) * 64)
+MJ_COUNT(eb_parts, MjEmbeddingBwdArgs, a != NULL ? 512 : 0) /* of a GPU's blocks; enough for any cpu */
+static size_t eb_shared(MjFamily family, const void *args)
+{
+    (void)args; /* hits of a round, and how many each warp found */
+    return family == MJ_FAMILY_CPU ? 0 : 64 + 8 * 512 * 2 * sizeof(int32_t);
+}
 static double eb_bytes(const void *args) { return 12.0 * (double)eb_nw(args) + 4.0 * (double)eb_n(args); }
 static double eb_length(const void *args) { return (double)((const MjEmbeddingBwdArgs *)args)->tokens; }
 
 const MjOpRow mj_row_embedding_bwd = {
     .id = MJ_OP_EMBEDDING_BWD, .name = "embedding_bwd", .doc = "Gradient of the table, in token order", .args_bytes = sizeof(MjEmbeddingBwdArgs),
     .fields = {MJ_FIELD(MjEmbeddingBwdArgs, tokens), MJ_FIELD(MjEmbeddingBwdArgs, width), MJ_FIELD(MjEmbeddingBwdArgs, vocab)},
-    .phases = {{"embedding_bwd", MJ_WORK_ROWS, eb_items}},
+    .phases = {{"embedding_bwd", MJ_WORK_ITEMS, eb_parts}},
+    .shared = eb_shared,
     .buffers = {MJ_BUFFER(MjEmbeddingBwdArgs, token, MJ_BUF_I32, MJ_IN, eb_n, NULL),
                 MJ_BUFFER(MjEmbeddingBwdArgs, dout, MJ_BUF_F32, MJ_IN, eb_nw, eb_w),
                 MJ_BUFFER(MjEmbeddingBwdArgs, dtable, MJ_BUF_F32, MJ_INOUT, eb_vw, eb_w),

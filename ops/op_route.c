@@ -15,7 +15,7 @@ static double rf_length(const void *args) { return (double)((const MjRouterFwdAr
 static double rf_flops(const void *args) { return 2.0 * (double)rf_ne(args) * (double)rf_w(args); }
 static size_t rf_shared(MjFamily family, const void *args)
 {
-    return (size_t)rf_e(args) * sizeof(float) * (family == MJ_FAMILY_CPU ? 1 : 8);
+    return (size_t)rf_e(args) * sizeof(float) * (family == MJ_FAMILY_CPU ? 1 : 8 * 5); /* a warp's 4 tokens, and its keys */
 }
 
 const MjOpRow mj_row_router_fwd = {
@@ -84,12 +84,18 @@ MJ_COUNT(rm_scratch, MjRouteMapArgs, (int64_t)MJ_CEIL(a->tokens, 256) * a->exper
 MJ_COUNT(rm_four, MjRouteMapArgs, a != NULL ? 4 : 0)
 MJ_COUNT(rm_place, MjRouteMapArgs, MJ_CEIL(a->tokens, 256) > a->experts + 1 ? MJ_CEIL(a->tokens, 256) : a->experts + 1)
 
+static size_t rm_shared(MjFamily family, const void *args) /* a count for each expert and warp */
+{
+    return (size_t)rm_e(args) * sizeof(int32_t) * (family == MJ_FAMILY_CPU ? 1 : 8);
+}
+
 const MjOpRow mj_row_route_map = {
     .id = MJ_OP_ROUTE_MAP, .name = "route_map", .doc = "Counts, offsets and both maps of the routed layout", .args_bytes = sizeof(MjRouteMapArgs),
     .fields = {MJ_FIELD(MjRouteMapArgs, tokens), MJ_FIELD(MjRouteMapArgs, experts), MJ_FIELD(MjRouteMapArgs, top_k),
                MJ_FIELD(MjRouteMapArgs, rows), MJ_FIELD(MjRouteMapArgs, capacity)},
     .phases = {{"route_map_count", MJ_WORK_ITEMS, rm_chunks}, {"route_map_scan", MJ_WORK_ONE, NULL},
                {"route_map_place", MJ_WORK_ITEMS, rm_place}},
+    .shared = rm_shared,
     .buffers = {MJ_BUFFER(MjRouteMapArgs, expert, MJ_BUF_I32, MJ_IN, rm_nk, rm_k),
                 MJ_BUFFER(MjRouteMapArgs, count, MJ_BUF_I32, MJ_OUT, rm_e, NULL),
                 MJ_BUFFER(MjRouteMapArgs, demand, MJ_BUF_I32, MJ_OUT, rm_e, NULL),
@@ -97,7 +103,7 @@ const MjOpRow mj_row_route_map = {
                 MJ_BUFFER(MjRouteMapArgs, row_of, MJ_BUF_I32, MJ_OUT, rm_nk, rm_k),
                 MJ_BUFFER(MjRouteMapArgs, slot_of, MJ_BUF_I32, MJ_OUT, rm_r, NULL),
                 MJ_BUFFER(MjRouteMapArgs, stats, MJ_BUF_I32, MJ_INOUT, rm_four, NULL),
-                MJ_BUFFER(MjRouteMapArgs, scratch, MJ_BUF_I32, MJ_SCRATCH, rm_scratch, rm_e),
+                MJ_BUFFER(MjRouteMapArgs, scratch, MJ_BUF_I32, MJ_SCRATCH, rm_scratch, rm_chunks),
                 MJ_BUFFER(MjRouteMapArgs, live, MJ_BUF_I32, MJ_IN, rm_one, NULL)},
     .proof = MJ_OP_PROOF(mj_setup_route_map, mj_fill_route_map, mj_ref_route_map, mj_length_none, mj_shapes_routed,
                          mj_bench_routed),

@@ -17,6 +17,9 @@
 
 #define CUDA_THREADS 256
 #define CUDA_WARPS (CUDA_THREADS / 32)
+/* Blocks a multiprocessor: many times what it holds at once, so that the last ones to finish leave little idle. */
+#define CUDA_ROW_BLOCKS 32
+#define CUDA_ITEM_BLOCKS 64
 #define CPU_BLOCKS_PER_THREAD 4 /* enough to even out, few enough to cost nothing */
 
 int mj_op_buffer_count(const MjOpRow *row)
@@ -187,9 +190,9 @@ static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *p
         l->block = 1;
     } else if (phase->work == MJ_WORK_ROWS) {
         count = (count + CUDA_WARPS - 1) / CUDA_WARPS;
-        limit = (int64_t)info->units * 8;
+        limit = (int64_t)info->units * CUDA_ROW_BLOCKS;
     } else {
-        limit = (int64_t)info->units * 4;
+        limit = (int64_t)info->units * CUDA_ITEM_BLOCKS;
     }
     if (count > limit) count = limit;
     l->grid = count < 1 ? 1 : (uint32_t)count;

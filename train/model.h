@@ -87,7 +87,7 @@ typedef struct MjScratch {
     float *dq, *dk, *dv, *delta; /* (N, H, D) x 3, (H, N) */
     uint16_t *dqkv;              /* (N, 3, H, D) */
     float *dgate, *dlogit, *router_partial; /* (N, K), (N, E), (ceil(N/256), E, W) */
-    int32_t *map;                /* (ceil(N/256), E) */
+    int32_t *map;                /* (E, ceil(N/256)) */
     uint16_t *logits;            /* (chunk, V) */
     float *loss;                 /* (N) */
     double *sum_partial;
