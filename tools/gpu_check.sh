@@ -1,0 +1,340 @@
+#!/usr/bin/env bash
+# Proves and measures mojit on the GPU of this machine, in one go and within a bound of time. Installs nothing.
+#
+#   tools/gpu_check.sh [--out DIR] [--only PART,...] [--skip PART,...] [--minutes N] [--device cuda:N]
+#   tools/gpu_check.sh --pack [--build DIR]      makes build-gpu/, to carry to a machine that cannot build
+#
+# Parts, in order:
+#   doctor     what the machine has
+#   ops        every op in every mode against its reference
+#   bits       the modes, tiered, and a run without graphs give the same losses over 30 steps; cuBLASLt's choice is looked at
+#   cpu        the cpu device's losses are near the GPU's
+#   sanitizer  compute-sanitizer on the checks: memcheck, racecheck, synccheck
+#   bench      every op at a GPU's sizes, cuBLASLt beside each GEMM
+#   compare    the seed-size model on one GPU, bf16 and fp8 experts, every mode
+#   torch      the same kernels and the same model in PyTorch (tests/gpu/torch_baseline.py)
+#
+# Everything is in DIR/log.txt; DIR/results.json, DIR/bench.json and DIR/torch.json hold the numbers. One table comes last.
+# The binaries are those of build-gpu/ if it is there, else build/ is built. Exit status: 1 when something failed.
+set -uo pipefail
+source "$(dirname "$0")/build.sh"
+cd "${root:?}" || exit 1
+
+parts=(doctor ops bits cpu sanitizer bench compare torch)
+out=$root/out/gpu-check only="" skip="" minutes=30 device=cuda pack=0 build=""
+usage() { sed -n '2,20s/^# \{0,1\}//p' "$0"; }
+die() { printf 'gpu_check: %s\n' "$1" >&2; exit 2; }
+while (($#)); do
+    case $1 in
+    --pack) pack=1 ;;
+    --help) usage; exit 0 ;;
+    --out | --only | --skip | --minutes | --device | --build)
+        (($# > 1)) || die "$1 needs a value; see --help"
+        case $1 in
+        --out) out=$2 ;; --only) only=$2 ;; --skip) skip=$2 ;; --minutes) minutes=$2 ;; --device) device=$2 ;; --build) build=$2 ;;
+        esac
+        shift
+        ;;
+    *) die "unknown option $1; see --help" ;;
+    esac
+    shift
+done
+[[ $minutes =~ ^[1-9][0-9]*$ ]] || die "--minutes $minutes: expected a whole number from 1 on"
+for name in ${only//,/ } ${skip//,/ }; do
+    [[ " ${parts[*]} " == *" $name "* ]] || die "no part '$name'; they are: ${parts[*]}"
+done
+
+# ---- packing ---------------------------------------------------------------------------------------------------------
+
+# The link of a program once more, with the libraries that another machine may lack inside it. libarchive's parts that are
+# never called (xar and the like) want libraries that have no static form: those symbols are left open.
+relink() { # BUILD TARGET TO
+    local command l
+    command=$(ninja -C "$1" -t commands "$2" | tail -1)
+    for l in inih jansson xxhash archive zstd; do
+        command=$(sed -E "s# (/[^ ]*/)?lib$l\.so# -Wl,-Bstatic -l$l -Wl,-Bdynamic#g" <<<"$command")
+    done
+    command=${command/-o $2 /-o $3 }
+    (cd "$1" && eval "$command -Wl,-Bstatic -larchive -lnettle -llzma -lbz2 -lz -lzstd -Wl,-Bdynamic -no-pie -Wl,--unresolved-symbols=ignore-all")
+}
+
+copy_with_libraries() { # BUILD TARGET TO
+    cp "$1/$2" "$3"
+    ldd "$1/$2" | awk '$3 ~ /^\// && $1 !~ /^lib(c|m|dl|pthread|rt|gcc_s|stdc\+\+)\.so/ { print $3 }' | xargs -r cp -Lt build-gpu/lib
+}
+
+do_pack() {
+    local target name
+    if [[ -z $build ]]; then
+        build="build-gpu/obj"
+        build_folder "$build" --buildtype=release || exit 1
+    else
+        ninja -C "$build" --quiet cli/mojit tests/ops/check_ops || exit 1
+    fi
+    build=$(cd "$build" && pwd)
+    mkdir -p build-gpu/bin build-gpu/lib
+    rm -f build-gpu/lib/*
+    for target in cli/mojit tests/ops/check_ops; do
+        name=$root/build-gpu/bin/$(basename "$target")
+        if ! relink "$build" "$target" "$name" 2>build-gpu/relink.log; then
+            printf 'gpu_check: no static link of %s (build-gpu/relink.log); its libraries are copied beside it\n' "$target"
+            copy_with_libraries "$build" "$target" "$name" || exit 1
+        fi
+        strip "$name"
+    done
+    # What is packed must run: also the parts that use libarchive.
+    export MOJIT_CACHE=$root/build-gpu/warm-cache
+    build-gpu/bin/mojit doctor | grep -E '^(mojit|embedded)' || exit 1
+    pack_warm
+    du -sh build-gpu/bin build-gpu/lib build-gpu/*.zst 2>/dev/null
+    printf 'carry build-gpu/bin, build-gpu/lib and build-gpu/warm.tar.zst\n'
+}
+
+# The kernels of the runs below, compiled here by NVRTC, so that no card waits for a compiler.
+pack_warm() {
+    local experts mode sets
+    rm -f build-gpu/warm.tar.zst
+    make_data build-gpu/data || return
+    seed_sets build-gpu/data/seed.bin
+    for experts in bf16 fp8; do
+        for mode in static dynamic; do
+            build-gpu/bin/mojit warm "${sets[@]}" --set precision.experts=$experts --mode $mode --target sm_90a >build-gpu/warm.log 2>&1 ||
+                { printf 'gpu_check: not warmed (build-gpu/warm.log): %s\n' "$(tail -1 build-gpu/warm.log)"; return; }
+        done
+    done
+    build-gpu/bin/mojit cache export build-gpu/warm.tar.zst
+}
+
+# ---- data --------------------------------------------------------------------------------------------------------------
+
+# DIR/seed.bin: tokens of a vocabulary of 65,536, few of them frequent, as in text. DIR/text_*.bin: the checkout's own text.
+make_data() {
+    mkdir -p "$1"
+    [[ -f $1/seed.bin ]] || python3 - "$1/seed.bin" <<'PY' || return 1
+import array, random, sys
+random.seed(1)
+n = 3 << 20
+words = [min(65535, int(65536 ** random.random())) for _ in range(1 << 18)]
+tokens = array.array("H")
+while len(tokens) < n:
+    at = random.randrange(len(words) - 4096)
+    tokens.extend(words[at:at + 4096])
+header = array.array("i", [20240520, 1, len(tokens)] + [0] * 253)
+with open(sys.argv[1], "wb") as f:
+    header.tofile(f)
+    tokens.tofile(f)
+PY
+    [[ -f $1/text_train.bin ]] || "$bin/mojit" data pack docs kernels_src ops --out "$1/text" >>"$log" 2>&1
+}
+
+# sets=(...): the seed model on one GPU, as the sweep that names it has it, on DATA.
+seed_sets() {
+    local line
+    sets=(--set data.train="$1" --set data.held_out=)
+    while IFS= read -r line; do sets+=(--set "$line"); done < <(awk '/^\[/ { on = $0 == "[defaults]" }
+        on && /=/ && !/^(data|run|train\.steps|precision\.experts)/ { gsub(/ /, ""); print }' sweeps/compile_sweep_v1_1gpu.ini)
+}
+
+if ((pack)); then
+    bin=$root/build-gpu/bin log=/dev/null
+    do_pack
+    exit
+fi
+
+# ---- running -----------------------------------------------------------------------------------------------------------
+
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+log=$out/log.txt
+: >"$log"
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+start=$SECONDS failed=0 rows=()
+
+if [[ -x build-gpu/bin/mojit ]]; then
+    bin=$root/build-gpu/bin
+    export LD_LIBRARY_PATH=$root/build-gpu/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+else
+    build_folder build || exit 1
+    mkdir -p "$scratch/bin"
+    ln -s "$root/build/cli/mojit" "$root/build/tests/ops/check_ops" "$scratch/bin"
+    bin=$scratch/bin
+fi
+# CUDA's own libraries where PyTorch brought them and the loader does not look.
+if ! ldconfig -p 2>/dev/null | grep -q libcublasLt && [[ ! -e /usr/local/cuda/lib64/libcublasLt.so.13 ]]; then
+    found=$(python3 -c 'import glob, os, sys
+for p in sys.path:
+    for f in glob.glob(os.path.join(p, "nvidia", "*", "lib", "libcublasLt.so.1*")): print(os.path.dirname(f)); sys.exit()' 2>/dev/null)
+    [[ -n $found ]] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$found
+fi
+export MOJIT_CACHE=$scratch/cache
+export CUBLASLT_LOG_LEVEL=1 CUBLASLT_LOG_FILE=$out/cublaslt.log # why it refuses a product, in its own words
+[[ -f build-gpu/warm.tar.zst ]] && "$bin/mojit" cache import build-gpu/warm.tar.zst >>"$log" 2>&1
+
+left() { echo $((minutes * 60 - (SECONDS - start))); }
+wanted() { [[ (-z $only || ",$only," == *",$1,"*) && ",$skip," != *",$1,"* ]]; }
+
+record() { # PART ITEM STATUS SECONDS NOTE
+    rows+=("$1"$'\t'"$2"$'\t'"$3"$'\t'"$4"$'\t'"$5")
+    [[ $3 == FAIL ]] && failed=1
+    printf '%-10s %-34s %-8s %4s s  %s\n' "$1" "$2" "$3" "$4" "$5"
+    write_results
+}
+
+write_results() { # after every row: who is stopped has what was done
+    {
+        printf '{"commit": "%s", "parts": [' "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+        local row comma=""
+        for row in "${rows[@]}"; do
+            awk -F'\t' -v comma="$comma" '{ gsub(/[\\"]/, "\\\\&"); gsub(/[[:cntrl:]]/, " ", $5)
+                printf "%s\n  {\"part\": \"%s\", \"item\": \"%s\", \"status\": \"%s\", \"seconds\": %s, \"note\": \"%s\"}", comma, $1, $2, $3, $4, $5 }' <<<"$row"
+            comma=","
+        done
+        printf '\n]}\n'
+    } >"$out/results.json"
+}
+
+# attempt PART ITEM LIMIT COMMAND...: its output goes to the log and to $scratch/said; the note is its last line, or $note.
+attempt() {
+    local part=$1 item=$2 limit=$3 rest begin=$SECONDS status note
+    shift 3
+    rest=$(left)
+    if ((rest < 5)); then
+        record "$part" "$item" skipped 0 "no time left of $minutes minutes"
+        return 1
+    fi
+    ((limit > rest)) && limit=$rest
+    printf '\n== %s %s: %s\n' "$part" "$item" "$*" >>"$log"
+    timeout -k 5 "$limit" "$@" >"$scratch/said" 2>&1
+    status=$?
+    cat "$scratch/said" >>"$log"
+    note=$(tail -1 "$scratch/said" | cut -c1-150)
+    case $status in
+    0) record "$part" "$item" ok $((SECONDS - begin)) "$note" ;;
+    77) record "$part" "$item" skipped $((SECONDS - begin)) "$note" ;;
+    124 | 137) record "$part" "$item" timeout $((SECONDS - begin)) "stopped after $limit s: $note" ;;
+    *) record "$part" "$item" FAIL $((SECONDS - begin)) "$(grep -m1 -E 'FAIL|error' "$scratch/said" | cut -c1-200)" ;;
+    esac
+    return $status
+}
+
+part_doctor() {
+    attempt doctor machine 60 "$bin/mojit" doctor
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv,noheader 2>/dev/null |
+        tee -a "$log" | while IFS= read -r line; do printf '           %s\n' "$line"; done
+}
+
+part_ops() {
+    local mode
+    for mode in static dynamic nocompile; do
+        attempt ops "$mode" 240 "$bin/check_ops" --device "$device" --mode "$mode"
+        grep -E '^(FAIL|skipped)' "$scratch/said" | head -5
+    done
+}
+
+small=(--config configs/tiny.ini --set data.held_out= --set data.packing=docs --set train.batch=4 --steps 30 --quiet)
+losses() { grep -o '"loss_bits":"[^"]*"' "$1/steps.jsonl"; }
+
+same() { # NAME A B [STATUS]: the losses of two runs; STATUS when they differ, default FAIL
+    if [[ ! -s $2/result.json || ! -s $3/result.json ]]; then
+        record bits "$1" skipped 0 "one of the two runs is not there"
+    elif cmp -s <(losses "$2") <(losses "$3"); then
+        record bits "$1" same 0 "$(losses "$2" | wc -l) losses, bit for bit"
+    else
+        record bits "$1" "${4:-FAIL}" 0 "the losses differ from step $(cmp <(losses "$2") <(losses "$3") | grep -o 'line [0-9]*' | cut -c6-)"
+    fi
+}
+
+part_bits() {
+    local precision sets mode
+    make_data "$scratch/data" || return
+    for precision in bf16 fp8-block fp8-tensor; do
+        sets=(--set data.train="$scratch/data/text_train.bin")
+        [[ $precision == fp8-* ]] && sets+=(--set precision.linears=fp8 --set precision.experts=fp8 --set precision.recipe="${precision#fp8-}")
+        for mode in static dynamic nocompile tiered; do
+            attempt bits "$precision $mode" 120 "$bin/mojit" train "${small[@]}" "${sets[@]}" --device "$device" --mode $mode --out "$scratch/$precision-$mode"
+            [[ $mode == static ]] || same "$precision $mode = static" "$scratch/$precision-$mode" "$scratch/$precision-static"
+        done
+        attempt bits "$precision no graphs" 120 "$bin/mojit" train "${small[@]}" "${sets[@]}" --device "$device" --mode static --set run.graphs=false \
+            --out "$scratch/$precision-plain"
+        same "$precision graphs = no graphs" "$scratch/$precision-plain" "$scratch/$precision-static"
+        grep -hoE '"(waits_in_steps|graphs_per_step|launches_per_step)": [0-9]+' "$scratch/$precision-static/result.json" 2>/dev/null | tr '\n' ' '
+        echo
+    done
+    for mode in static dynamic; do # not promised; worth knowing
+        attempt bits "cuBLASLt $mode" 120 "$bin/mojit" train "${small[@]}" --set data.train="$scratch/data/text_train.bin" --device "$device" \
+            --mode $mode --set run.dense_gemm=cublaslt --out "$scratch/lt-$mode"
+    done
+    same "cuBLASLt dynamic = static" "$scratch/lt-dynamic" "$scratch/lt-static" differ
+}
+
+part_cpu() {
+    local precision sets
+    make_data "$scratch/data" || return
+    for precision in bf16 fp8; do
+        sets=(--set data.train="$scratch/data/text_train.bin" --set precision.linears=$precision --set precision.experts=$precision)
+        attempt cpu "$precision on cpu" 120 "$bin/mojit" train "${small[@]}" "${sets[@]}" --device cpu --mode nocompile --out "$scratch/cpu-$precision" || continue
+        attempt cpu "$precision on $device" 120 "$bin/mojit" train "${small[@]}" "${sets[@]}" --device "$device" --mode static --out "$scratch/gpu-$precision" || continue
+        # Rounding apart, the two do the same; 2 % leaves room for 30 steps of drift, and none for a wrong kernel.
+        attempt cpu "$precision losses agree" 30 python3 - "$scratch/cpu-$precision/steps.jsonl" "$scratch/gpu-$precision/steps.jsonl" <<'PY'
+import json, sys
+a, b = ([r["loss"] for r in map(json.loads, open(p)) if r.get("record") == "step"] for p in sys.argv[1:])
+worst = max(abs(x - y) / x for x, y in zip(a, b))
+print(f"{len(a)} and {len(b)} losses; first {a[0]:.6f} and {b[0]:.6f}, last {a[-1]:.6f} and {b[-1]:.6f}; largest difference {100 * worst:.3f} %")
+sys.exit(len(a) != len(b) or not a or worst > 0.02 or abs(a[0] - b[0]) / a[0] > 0.002)
+PY
+    done
+}
+
+part_sanitizer() {
+    local tool
+    command -v compute-sanitizer >/dev/null || { record sanitizer all skipped 0 "no compute-sanitizer on this machine"; return; }
+    "$bin/check_ops" --device "$device" --mode static >/dev/null 2>&1 # compiled, so that the tool watches kernels alone
+    for tool in memcheck racecheck synccheck; do
+        attempt sanitizer "$tool, matrix ops" 150 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/check_ops" gemm attention_fwd attention_bwd \
+            --device "$device" --mode static
+        attempt sanitizer "$tool, row ops" 150 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/check_ops" router_fwd router_bwd route_map permute \
+            permute_bwd combine_fwd combine_bwd relu2_fwd relu2_bwd quantize quantize_weight rmsnorm_fwd rmsnorm_bwd rope_qknorm_fwd rope_qknorm_bwd \
+            embedding_fwd embedding_bwd cross_entropy amax sum adamw balance --device "$device" --mode static
+    done
+}
+
+part_bench() {
+    attempt bench "static, a GPU's sizes" 240 "$bin/mojit" bench --device "$device" --mode static --json "$out/bench.json"
+    grep -vE '^mojit: (warning|cuBLASLt)' "$scratch/said"
+    attempt bench "gemm, nocompile" 90 "$bin/mojit" bench gemm --device "$device" --mode nocompile
+    cat "$scratch/said"
+}
+
+part_compare() {
+    local experts sets
+    make_data "$scratch/data" || return
+    seed_sets "$scratch/data/seed.bin"
+    for experts in fp8 bf16; do
+        attempt compare "seed size, $experts experts" 200 "$bin/mojit" compare "${sets[@]}" --set precision.experts=$experts --steps 12 --device "$device" \
+            --modes static,dynamic,nocompile,tiered --out "$scratch/compare/$experts"
+        cat "$scratch/said"
+    done
+    tar -C "$scratch" -czf "$out/compare.tar.gz" compare 2>/dev/null
+}
+
+part_torch() {
+    python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || { record torch all skipped 0 "no PyTorch with a GPU"; return; }
+    attempt torch kernels 150 python3 tests/gpu/torch_baseline.py --part kernels --json "$out/torch-kernels.json"
+    cat "$scratch/said"
+    attempt torch model 240 python3 tests/gpu/torch_baseline.py --part model --json "$out/torch-model.json"
+    cat "$scratch/said"
+}
+
+for part in "${parts[@]}"; do
+    wanted "$part" || continue
+    printf '\n== %s (%d s left)\n' "$part" "$(left)"
+    "part_$part"
+done
+
+printf '\n%-10s %-34s %-8s %6s  %s\n' part item status s note
+for row in "${rows[@]}"; do
+    IFS=$'\t' read -r part item status seconds note <<<"$row"
+    printf '%-10s %-34s %-8s %6s  %s\n' "$part" "$item" "$status" "$seconds" "${note:0:110}"
+done | tee "$out/table.txt"
+exit $failed
