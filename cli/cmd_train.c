@@ -131,6 +131,14 @@ static void log_end(MjTrainView *v, const MjTrainTotals *t)
         put_log(v, mj_str_text(&s), false);
         mj_str_clear(&s);
     }
+    if (t->last_step.graph_launches > 0) {
+        mj_str_printf(&s, "a step on the GPU: %llu graphs of %llu nodes in all, %llu launches beside them, the host waited %llu times "
+                          "inside steps",
+                      (unsigned long long)t->last_step.graph_launches, (unsigned long long)t->last_step.graph_nodes,
+                      (unsigned long long)t->last_step.launches, (unsigned long long)t->waits_in_steps);
+        put_log(v, mj_str_text(&s), false);
+        mj_str_clear(&s);
+    }
     if (isfinite(t->held_out_bits_per_byte) && isfinite(t->order1_bits_per_byte)) {
         mj_str_printf(&s, "held-out bits per byte: %.4f; order-1 entropy of the same text: %.4f (%s)",
                       t->held_out_bits_per_byte, t->order1_bits_per_byte,

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/op_profile.h"
 #include "ops/op_row.h"
 #include "ops/tile_choice.h"
-#include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/nearest.h"
 #include "runtime/device_cpu.h"
@@ -382,22 +382,10 @@ int mj_op_launch(MjOps *ops, MjOpId id, const void *args, size_t args_bytes, con
     if (rc != 0) return rc;
     if (!recording && ops->device == NULL)
         return mj_error(err, MJ_ERR_USAGE, "op %s: no device to launch on; without one, a plan can only be recorded", row->name);
-    uint64_t start = 0;
-    if (ops->profile && !recording) {
-        rc = ops->device->ops->synchronize(ops->device, err);
-        start = mj_clock_ns();
-    }
+    const bool profile = ops->profile && !recording;
+    if (profile) rc = mj_profile_begin(ops, err);
     if (rc == 0) rc = library ? launch_library(ops, args, recording, err) : launch_phases(ops, row, b, args, err);
-    if (rc == 0 && ops->profile && !recording) {
-        rc = ops->device->ops->synchronize(ops->device, err);
-        double flops = 0.0, bytes = 0.0;
-        mj_op_cost(row, args, &flops, &bytes);
-        MjOpProfile *p = &ops->profiles[id];
-        p->launches++;
-        p->ms += (double)(mj_clock_ns() - start) * 1e-6;
-        p->flops += flops;
-        p->bytes += bytes;
-    }
+    if (rc == 0 && profile) rc = mj_profile_end(ops, row, args, err);
     if (rc != 0) return mj_error_context(err, rc, "%s (%s)", row->name, what != NULL ? what : "?");
     return ops->check_finite && !recording ? check_outputs(ops, row, args, what != NULL ? what : "?", err) : 0;
 }

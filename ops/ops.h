@@ -46,13 +46,16 @@ typedef struct MjOpBinding {
     int32_t offset[MJ_MAX_PARAMS]; /* bytes into the struct; -1: tuning, the default */
 } MjOpBinding;
 
+typedef struct MjOpTimes MjOpTimes;
+
 typedef struct MjOps {
     MjDevice *device;   /* NULL while planning for a target */
     MjJit *jit;
     MjFamily family;
     int arch;           /* 80, 89, 90, ... of a cuda target; 0 on a cpu */
-    bool profile;       /* synchronises around every launch */
-    MjOpProfile profiles[MJ_OP_COUNT];
+    bool profile;       /* time every op */
+    MjOpProfile profiles[MJ_OP_COUNT]; /* on a GPU as of the last mj_ops_profile_read */
+    MjOpTimes *times;   /* private; NULL unless profiling */
     MjOpBinding bindings[MJ_OP_COUNT][MJ_OP_TEMPLATES]; /* private */
     uint64_t missing;   /* bit an op: a plan without a device went on without it, as this family has no template for it */
     const MjTemplate *forced_tmpl; /* `mojit tune`: this template's tuning values are these, by parameter */
@@ -66,6 +69,10 @@ typedef struct MjOps {
 /* MOJIT_FAMILY=sm_80 in the environment: on a later GPU too, the matrix templates of mma.sync; to compare with, or to run
  * without the others. */
 int mj_ops_open(MjDevice *device, MjJit *jit, MjOps *out, MjError *err) MJ_MUST_CHECK;
+void mj_ops_close(MjOps *ops); /* before its device; zeroed ones are fine */
+
+/* Adds what was timed since the last call to the profiles. Waits for the device where it has not come that far. */
+int mj_ops_profile_read(MjOps *ops, MjError *err) MJ_MUST_CHECK;
 
 /* Launches op `id` with its argument struct (`args_bytes` is checked against the table). Asynchronous on cuda. While the
  * JIT records a plan, asks for the kernels and launches nothing. `what` names the use ("layer 3 up"), for messages. */

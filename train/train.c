@@ -153,6 +153,7 @@ static int open_all(MjTrain *t, MjError *err) {
     MJ_TRY(mj_peak_record(t->jit, t->ops.family, err));
     MJ_TRY(t->device->ops->alloc(t->device, mj_peak_scratch_bytes(t->device), "peak", &t->peak_scratch, err));
     mj_jit_step(t->jit);
+    MJ_TRY(mj_ops_profile_read(&t->ops, err));
     memset(t->ops.profiles, 0, sizeof t->ops.profiles);
 out:
     return rc;
@@ -180,6 +181,7 @@ int mj_train_open(const MjTrainOptions *options, MjTrain **out, MjError *err) {
 void mj_train_close(MjTrain *t) {
     if (t == NULL) return;
     mj_step_close(&t->step);
+    mj_ops_close(&t->ops);
     mj_model_close(t->model);
     mj_loader_close(t->loader);
     mj_loader_close(t->eval_loader);
@@ -230,6 +232,7 @@ static int one_step(MjTrain *t, MjError *err) {
     MjStepResult r;
     for (int32_t i = 0; i < t->step.n_batches; i++) MJ_TRY(mj_loader_next(t->loader, &t->step.batches[i], err));
     MJ_TRY(mj_step_run(&t->step, t->next_step, &r, err));
+    MJ_TRY(mj_ops_profile_read(&t->ops, err));
     if (t->next_step == 0) t->totals.first_kernel_ms = (double)(t->model->first_launch_ns - t->start_ns) * 1e-6;
     if (!isfinite(r.loss) || !isfinite(r.grad_norm)) {
         rc = explain(t, r.loss, err);
@@ -272,6 +275,7 @@ static int evaluate(MjTrain *t, MjError *err) {
         }
         m.order1_bits_per_byte = t->totals.order1_bits_per_byte;
     }
+    MJ_TRY(mj_ops_profile_read(&t->ops, err));
     t->totals.held_out_bits_per_byte = m.bits_per_byte;
     if (t->opt.callbacks.eval != NULL) t->opt.callbacks.eval(t->opt.callbacks.user, &m);
 out:
