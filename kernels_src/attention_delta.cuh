@@ -1,4 +1,4 @@
-/* The first step of attention's backward pass, the same for every instruction family. */
+/* delta, the first step of attention's backward pass. */
 #ifndef MJ_ATTENTION_DELTA_CUH
 #define MJ_ATTENTION_DELTA_CUH
 

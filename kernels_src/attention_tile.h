@@ -34,10 +34,11 @@
 
 #define MJ_ATTENTION_SM90_BWD_STEP 64 /* rows of a warpgroup's own tiles and of those that stream by */
 #define MJ_ATTENTION_SM90_BWD_STAGES 3
-/* Two tiles of each warpgroup's own rows, the stages of two tiles, lse, delta and low of each stage's queries, barriers and
- * a word; and the room to start at a multiple of 1024 */
-#define MJ_ATTENTION_SM90_BWD_BYTES(dim)                                                                                 \
-    ((4 + 2 * MJ_ATTENTION_SM90_BWD_STAGES) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 +                                    \
+#define MJ_ATTENTION_SM90_DQ_TILES 6  /* of the block's own rows: q, dout, out of each warpgroup */
+#define MJ_ATTENTION_SM90_DKV_TILES 4 /* k, v */
+/* Own tiles, the stages of two tiles, a stage's vectors, barriers and a word; and the room to start at a multiple of 1024 */
+#define MJ_ATTENTION_SM90_BWD_BYTES(own_tiles, dim)                                                                      \
+    (((own_tiles) + 2 * MJ_ATTENTION_SM90_BWD_STAGES) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 +                          \
      MJ_ATTENTION_SM90_BWD_STAGES * (3 * 4 * MJ_ATTENTION_SM90_BWD_STEP + 16) + 32 + 1024)
 
 #ifndef __CUDACC_RTC__

@@ -12,7 +12,7 @@ static int check_shared(const MjOpGeometry *g, const MjLaunchRecord *r, const Mj
                     "another device", r->tmpl->name, head_dim, g->shared_bytes, info->name, info->max_shared_bytes);
 }
 
-/* The first kernel of every backward template: head_dim / 8 threads a row. */
+/* delta: head_dim / 8 threads a row. */
 static void delta_geometry(MjOpGeometry *g, const MjAttentionBwdArgs *a)
 {
     *g = (MjOpGeometry){.block = MJ_ATTENTION_DELTA_THREADS};
@@ -100,17 +100,15 @@ static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     const MjAttentionBwdArgs *a = args;
     const int32_t n = a->tokens, h = a->heads, d = a->head_dim, step = MJ_ATTENTION_SM90_BWD_STEP;
     const int64_t row = (int64_t)h * d;
-    if (kernel == 0) {
-        delta_geometry(g, a);
-        return 0;
-    }
     *g = (MjOpGeometry){.block = MJ_ATTENTION_SM90_THREADS};
     g->grid = persistent_blocks((int64_t)MJ_CEIL(n, 2 * step) * h, info);
-    g->shared_bytes = (size_t)MJ_ATTENTION_SM90_BWD_BYTES(d);
+    g->shared_bytes =
+        (size_t)MJ_ATTENTION_SM90_BWD_BYTES(kernel == 0 ? MJ_ATTENTION_SM90_DQ_TILES : MJ_ATTENTION_SM90_DKV_TILES, d);
     head_map(g, "q", a->q, row, n, h, d, step);
     head_map(g, "k", a->k, row, n, h, d, step);
     head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, step);
     head_map(g, "dout", a->dout, row, n, h, d, step);
+    head_map(g, "out", a->out, row, n, h, d, step);
     return check_shared(g, r, info, d, err);
 }
 

@@ -26,7 +26,7 @@ typedef struct MjOpPhase { /* entry points of an op, launched in turn */
 } MjOpPhase;
 
 /* How a matrix template runs on a cuda device. Private to the template's own file in ops/. */
-#define MJ_OP_MAX_MAPS 4
+#define MJ_OP_MAX_MAPS 5
 typedef struct MjOpGeometry {
     uint32_t grid, block, cluster; /* as in MjLaunch */
     size_t shared_bytes;
