@@ -227,16 +227,22 @@ MJ_FN void mj_gemm_scales_load(const MjGemmArgs *args, const MjGemmTile *tile, i
 MJ_FN void mj_gemm_promote(float (&acc)[MJ_GEMM_ACCS], const float (&part)[MJ_GEMM_ACCS], const MjGemmScales *x, int sub,
                            int32_t first_block, const float *columns)
 {
+    const float upper = x->row[2 * sub], lower = x->row[2 * sub + 1];
 #pragma unroll
-    for (int j = 0; j < TILE_N / 8; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float row = x->row[2 * sub + i / 2];
-            if (SCALE_MODE != MJ_SCALE_BLOCK) acc[4 * j + i] += part[4 * j + i];
-            else if (LAYOUT == MJ_GEMM_TN) acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * columns[8 * j + i % 2], acc[4 * j + i]);
-            else if (TILE_N <= MJ_FP8_BLOCK) acc[4 * j + i] = mj_fmaf(part[4 * j + i], row, acc[4 * j + i]);
-            else acc[4 * j + i] = mj_fmaf(part[4 * j + i], row * (8 * j < first_block ? x->column[0] : x->column[1]), acc[4 * j + i]);
-        }
+    for (int j = 0; j < MJ_GEMM_ACCS; j += 4) {
+#if SCALE_MODE != MJ_SCALE_BLOCK
+        acc[j] += part[j], acc[j + 1] += part[j + 1], acc[j + 2] += part[j + 2], acc[j + 3] += part[j + 3];
+#else
+        float2 scale = make_float2(1.0f, 1.0f);
+        if (LAYOUT == MJ_GEMM_TN) scale = *(const float2 *)(columns + 2 * j);
+        else if (TILE_N > MJ_FP8_BLOCK) scale.x = scale.y = 2 * j < first_block ? x->column[0] : x->column[1];
+        const bool one = LAYOUT != MJ_GEMM_TN && TILE_N <= MJ_FP8_BLOCK;
+        acc[j] = mj_fmaf(part[j], one ? upper : upper * scale.x, acc[j]);
+        acc[j + 1] = mj_fmaf(part[j + 1], one ? upper : upper * scale.y, acc[j + 1]);
+        acc[j + 2] = mj_fmaf(part[j + 2], one ? lower : lower * scale.x, acc[j + 2]);
+        acc[j + 3] = mj_fmaf(part[j + 3], one ? lower : lower * scale.y, acc[j + 3]);
+#endif
+    }
 }
 
 MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const MjGemmShared *s, MjGemmStage *stage, int group,
