@@ -145,29 +145,31 @@ MJ_FN void mj_gemm_mma(float (&d)[4], const MjGemmRows *a, const MjGemmColumns *
 #endif
 }
 
-/* One stage. What is read from shared memory is on its way while what is at hand is multiplied: columns 32 bytes of K
- * ahead, rows one fragment ahead, which is all that the registers hold beside the accumulators. */
+/* One stage, 32 bytes of K a step. What is read from shared memory is on its way while what is at hand is multiplied: columns
+ * a step ahead, rows one fragment ahead, which is all that the registers hold beside the accumulators. */
 MJ_FN void mj_gemm_multiply(float (&c)[mj_mi][mj_ni][4], mj_u32 stage, int32_t warp_row, int32_t warp_col)
 {
     const mj_u32 stage_b = stage + TILE_M * MJ_SM80_ROW;
-    mj_u32 a[2][4], b[2][mj_ni / 2][4];
-    MjGemmColumns columns[mj_ni];
-    mj_gemm_fragments_b(b[0], stage_b, 0, warp_col);
+    mj_u32 a[2][4], b[mj_ni / 2][4];
+    mj_gemm_fragments_b(b, stage_b, 0, warp_col);
     mj_gemm_fragment_a(a[0], stage, 0, warp_row);
+#pragma unroll 1
+    for (int32_t step = 0; step < 4; step++) { /* not unrolled: four times the code compiles in twice the time, and runs no faster */
+        MjGemmColumns columns[mj_ni];
 #pragma unroll
-    for (int32_t q = 0; q < 4 * mj_mi; q++) {
-        const int32_t step = q / mj_mi, i = q % mj_mi;
-        if (q + 1 < 4 * mj_mi) mj_gemm_fragment_a(a[(q + 1) % 2], stage, (q + 1) / mj_mi, warp_row + 16 * ((q + 1) % mj_mi));
-        if (i == 0 && step < 3) mj_gemm_fragments_b(b[(step + 1) % 2], stage_b, step + 1, warp_col);
-        if (i == 0)
+        for (int32_t j = 0; j < mj_ni; j++) columns[j] = mj_gemm_columns(b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+        if (step < 3) mj_gemm_fragments_b(b, stage_b, step + 1, warp_col);
 #pragma unroll
-            for (int32_t j = 0; j < mj_ni; j++)
-                columns[j] = mj_gemm_columns(b[step % 2][j / 2][j % 2 * 2], b[step % 2][j / 2][j % 2 * 2 + 1]);
-        const MjGemmRows rows = mj_gemm_rows(a[q % 2]);
+        for (int32_t i = 0; i < mj_mi; i++) {
+            if (i + 1 < mj_mi) mj_gemm_fragment_a(a[(i + 1) % 2], stage, step, warp_row + 16 * (i + 1));
+            else if (step < 3) mj_gemm_fragment_a(a[0], stage, step + 1, warp_row);
+            const MjGemmRows rows = mj_gemm_rows(a[i % 2]);
 #pragma unroll
-        for (int32_t j = 0; j < mj_ni; j++) mj_gemm_mma(c[i][j], &rows, &columns[j]);
+            for (int32_t j = 0; j < mj_ni; j++) mj_gemm_mma(c[i][j], &rows, &columns[j]);
+        }
     }
 }
+static_assert(mj_mi % 2 == 0, "rows' fragments take turns in two sets of registers");
 
 MJ_FN void mj_gemm_clear(float (&c)[mj_mi][mj_ni][4])
 {
@@ -199,26 +201,26 @@ MJ_FN void mj_gemm_promote(float (&acc)[mj_mi][mj_ni][4], const float (&part)[mj
     }
 }
 
-/* acc = the tile's sum along K. STAGES - 1 stages are in flight; each iteration frees the one that the last one read. */
+/* acc = the tile's sum along K. STAGES - 1 stages are in flight; each iteration frees the one that the last one read. The
+ * first STAGES - 1 iterations only fill. */
 MJ_FN void mj_gemm_sum(const MjGemmArgs *args, const MjGemmTile *t, unsigned char *shared, float (&acc)[mj_mi][mj_ni][4],
                        int32_t warp_row, int32_t warp_col)
 {
     const int32_t stages_k = mj_ceil_div(t->depth, mj_tile_k);
     const mj_u32 base = mj_ptx_shared(shared);
     MjGemmFeed feed = mj_gemm_feed(args, t);
+    int32_t from = 0, to = 0; /* stage to read, stage to fill */
     mj_gemm_clear(acc);
 #pragma unroll 1
-    for (int32_t s = 0; s < STAGES - 1; s++) {
-        if (s < stages_k) mj_gemm_load(args, &feed, base + s * mj_stage_bytes);
-        mj_ptx_cp_async_commit();
-    }
-    int32_t from = 0, to = STAGES - 1; /* stage to read, stage to fill */
-#pragma unroll 1
-    for (int32_t s = 0; s < stages_k; s++) {
-        mj_ptx_cp_async_wait<STAGES - 2>();
-        mj_barrier();
+    for (int32_t s = 1 - STAGES; s < stages_k; s++) {
+        if (s >= 0) {
+            mj_ptx_cp_async_wait<STAGES - 2>();
+            mj_barrier();
+        }
         if (s + STAGES - 1 < stages_k) mj_gemm_load(args, &feed, base + to * mj_stage_bytes);
         mj_ptx_cp_async_commit();
+        to = to + 1 == STAGES ? 0 : to + 1;
+        if (s < 0) continue;
         if (MJ_BLOCK_SCALE) {
             float part[mj_mi][mj_ni][4];
             const float weight = MJ_TN ? 0.0f : *feed.weight_scale;
@@ -231,7 +233,6 @@ MJ_FN void mj_gemm_sum(const MjGemmArgs *args, const MjGemmTile *t, unsigned cha
             mj_gemm_multiply(acc, base + from * mj_stage_bytes, warp_row, warp_col);
         }
         from = from + 1 == STAGES ? 0 : from + 1;
-        to = to + 1 == STAGES ? 0 : to + 1;
     }
     mj_ptx_cp_async_wait<0>();
     mj_barrier(); /* the stages are free for the epilogue */
@@ -241,53 +242,59 @@ MJ_FN void mj_gemm_sum(const MjGemmArgs *args, const MjGemmTile *t, unsigned cha
 
 static constexpr int32_t mj_c_elem = C_TYPE == MJ_T_F32 ? 4 : 2;
 static constexpr int32_t mj_c_stride = mj_warp_n * mj_c_elem + (C_TYPE == MJ_T_F32 ? 32 : 16); /* no bank twice */
-static_assert(mj_threads / 32 * 16 * mj_c_stride <= mj_stage_bytes, "the epilogue's rows fit into a stage");
+static constexpr int32_t mj_c_all = mj_threads / 32 * mj_warp_m * mj_c_stride <= STAGES * mj_stage_bytes;
+static constexpr int32_t mj_c_rows = mj_c_all ? mj_warp_m : mj_warp_m / 2; /* at once: all, or what two stages hold */
+static_assert(mj_threads / 32 * mj_c_rows * mj_c_stride <= STAGES * mj_stage_bytes, "the epilogue's rows fit into the stages");
 
-MJ_FN void mj_gemm_put(unsigned char *row, int32_t col, float x, float y)
+/* Two neighbouring columns of C. */
+MJ_FN void mj_gemm_put(unsigned char *to, float x, float y)
 {
-    if (C_TYPE == MJ_T_F32) *(float2 *)(row + 4 * col) = make_float2(x, y);
-    else *(mj_u32 *)(row + 2 * col) = mj_ptx_cvt_bf16x2(x, y);
+    if (C_TYPE == MJ_T_F32) *(float2 *)to = make_float2(x, y);
+    else *(mj_u32 *)to = mj_ptx_cvt_bf16x2(x, y);
 }
 
-/* 16 rows of the warp from the buffer to C. */
+/* `mj_c_rows` rows of the warp from the buffer to C, a piece a lane. */
 MJ_FN void mj_gemm_write(const MjGemmArgs *args, const MjGemmTile *t, const unsigned char *buffer, int32_t row, int32_t col)
 {
-    constexpr int32_t pieces = mj_warp_n * mj_c_elem / 16; /* of a row */
-    const int64_t first = GROUP == MJ_GROUP_K ? (int64_t)t->expert * M : 0;
-#pragma unroll
-    for (int32_t i = 0; i < 16 * pieces / 32; i++) {
-        const int32_t r = (i * 32 + MJ_LANE) / pieces, p = (i * 32 + MJ_LANE) % pieces;
-        const int32_t c = col + p * (16 / mj_c_elem);
-        if (row + r >= t->row_end || c >= N) continue;
-        uint4 *to = (uint4 *)((unsigned char *)args->c + ((first + row + r) * N + c) * mj_c_elem);
-        const unsigned char *from = buffer + r * mj_c_stride + 16 * p;
-        if (EPILOGUE == MJ_EPI_ACCUMULATE) {
+    constexpr int32_t pieces = mj_warp_n * mj_c_elem / 16, pass = 32 / pieces; /* of a row; rows at a time */
+    const int32_t first = MJ_LANE / pieces, c = col + MJ_LANE % pieces * (16 / mj_c_elem);
+    const int64_t at = ((GROUP == MJ_GROUP_K ? (int64_t)t->expert * M : 0) + row + first) * N + c;
+    const unsigned char *from = buffer + first * mj_c_stride + MJ_LANE % pieces * 16;
+    unsigned char *to = (unsigned char *)args->c + at * mj_c_elem;
+    const int32_t rows = c < N ? t->row_end - row - first : 0, live_rows = t->live_end - row - first;
+#pragma unroll 4
+    for (int32_t r = 0; r < mj_c_rows; r += pass) {
+        const bool live = r < live_rows; /* padding is zero, whatever B holds */
+        if (r < rows && EPILOGUE == MJ_EPI_ACCUMULATE) {
             const float4 x = *(const float4 *)from, old = *(const float4 *)to;
-            *(float4 *)to = make_float4(old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w);
-        } else {
-            *to = *(const uint4 *)from;
+            if (live) *(float4 *)to = make_float4(old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w);
+        } else if (r < rows) {
+            *(uint4 *)to = live ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
         }
+        from += pass * mj_c_stride;
+        to += (int64_t)pass * N * mj_c_elem;
     }
 }
 
 MJ_FN void mj_gemm_epilogue(const MjGemmArgs *args, const MjGemmTile *t, unsigned char *shared, float (&acc)[mj_mi][mj_ni][4],
                             int32_t warp_row, int32_t warp_col)
 {
-    unsigned char *buffer = shared + MJ_WARP_INDEX * 16 * mj_c_stride;
-    const int32_t r = MJ_LANE / 4, c = 2 * (MJ_LANE % 4);
+    constexpr int32_t fragments = mj_c_rows / 16;
+    unsigned char *buffer = shared + MJ_WARP_INDEX * mj_c_rows * mj_c_stride;
+    unsigned char *own = buffer + MJ_LANE / 4 * mj_c_stride + MJ_LANE % 4 * 2 * mj_c_elem; /* this lane's corner of a fragment */
     const float scale = SCALE_MODE == MJ_SCALE_TENSOR ? args->a_scale[0] * args->b_scale[0] : 1.0f;
 #pragma unroll
     for (int32_t i = 0; i < mj_mi; i++) {
-        const int32_t row = t->row + warp_row + 16 * i;
-        const bool low = row + r < t->live_end, high = row + r + 8 < t->live_end; /* padding is zero, whatever B holds */
 #pragma unroll
         for (int32_t j = 0; j < mj_ni; j++) {
-            float *v = acc[i][j];
-            mj_gemm_put(buffer + r * mj_c_stride, 8 * j + c, low ? v[0] * scale : 0.0f, low ? v[1] * scale : 0.0f);
-            mj_gemm_put(buffer + (r + 8) * mj_c_stride, 8 * j + c, high ? v[2] * scale : 0.0f, high ? v[3] * scale : 0.0f);
+            const float *v = acc[i][j];
+            unsigned char *to = own + 16 * (i % fragments) * mj_c_stride + 8 * j * mj_c_elem;
+            mj_gemm_put(to, v[0] * scale, v[1] * scale);
+            mj_gemm_put(to + 8 * mj_c_stride, v[2] * scale, v[3] * scale);
         }
+        if ((i + 1) % fragments != 0) continue;
         mj_warp_sync();
-        mj_gemm_write(args, t, buffer, row, t->col + warp_col);
+        mj_gemm_write(args, t, buffer, t->row + warp_row + 16 * (i + 1 - fragments), t->col + warp_col);
         mj_warp_sync();
     }
 }
