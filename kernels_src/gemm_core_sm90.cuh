@@ -16,7 +16,7 @@
 #define MJ_GEMM_CORE_SM90_CUH
 
 #include "gemm_sm90_tile.h"
-#include "ptx.cuh"
+#include "ptx_wgmma.cuh"
 
 #define MJ_GEMM_FP8 (A_TYPE != MJ_T_BF16)
 #define MJ_GEMM_DEPTH (MJ_GEMM_FP8 ? 128 : 64) /* of K in a stage */

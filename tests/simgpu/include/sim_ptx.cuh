@@ -1,7 +1,8 @@
-/* The simulated GPU's ptx.cuh: the same names, implemented by calls into the simulated driver. It defines the guard of
- * kernels_src/ptx.cuh, so that the real header is skipped. What is added there is added here. */
+/* The simulated GPU's ptx.cuh and ptx_wgmma.cuh: the same names, implemented by calls into the simulated driver. It defines the
+ * guards of those in kernels_src/, so that the real headers are skipped. What is added there is added here. */
 #ifndef MJ_PTX_CUH
 #define MJ_PTX_CUH
+#define MJ_PTX_WGMMA_CUH
 
 typedef unsigned int mj_u32;
 typedef unsigned long long mj_u64;
