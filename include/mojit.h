@@ -60,6 +60,7 @@ typedef struct MojitOptions {
     uint64_t cache_max_bytes; /* 0 = 2 GiB */
     void (*log)(void *user, const char *line); /* warnings; NULL = silent; may be called from any thread */
     void *log_user;
+    const char *target; /* NULL: the device's. Else no device is opened: "cpu", "sm_90a", ... to plan and warm for, anywhere */
 } MojitOptions;
 #define MOJIT_OPTIONS_INIT {.size = sizeof(MojitOptions)}
 
@@ -109,6 +110,12 @@ typedef struct MojitCounters {
     size_t size; /* sizeof(MojitCounters), set by the caller */
     uint64_t requests, memory_hits, disk_hits, misses, compiles, compile_errors, corrupt_entries, generic_kernels, swaps;
     double compile_s, stall_ms;
+    uint64_t stalls;         /* launches that waited for a compile */
+    uint64_t budget_unbound; /* dimensions that became arguments */
+    /* tiered: launches that would have waited, steps in which one of them still ran generic, and the mojit_step at which the last
+     * had been swapped in (0: not yet). */
+    uint64_t deferred, generic_steps, specialised_at;
+    double load_ms;          /* reading and loading images */
 } MojitCounters;
 int mojit_counters(MojitRuntime *rt, MojitCounters *out, MojitError *err);
 

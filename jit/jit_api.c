@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "cache/cache.h"
 #include "jit/jit.h"
@@ -25,8 +26,9 @@ struct MojitRuntime {
     MjCache *cache;
     MjJit *jit;
     pthread_mutex_t mutex; /* guards kernels */
-    MojitKernel **kernels;
-    size_t n_kernels;
+    MojitKernel **kernels; /* by hash, open addressing, at most half full; the capacity is a power of 2 */
+    size_t n_kernels, kernels_cap;
+    char target[64]; /* of a runtime without a device */
 };
 
 /* Hands an internal error out and frees it; returns its code. */
@@ -62,7 +64,15 @@ static int open_parts(MojitRuntime *rt, const MojitOptions *o, MjError *err)
 
     MJ_TRY(mj_mode_find(o->mode ? o->mode : "dynamic", &jit.mode, err));
     MJ_TRY(mj_bucket_parse(o->bucket ? o->bucket : "multiple:128", &jit.bucket, err));
-    MJ_TRY(mj_device_open(o->device, &device, &rt->device, err));
+    if (o->target) {
+        const char *target = strcmp(o->target, "cpu") == 0 ? mj_cpu_target() : o->target;
+        if (strlen(target) >= sizeof rt->target || (strncmp(target, "cpu:", 4) != 0 && strncmp(target, "sm_", 3) != 0))
+            MJ_TRY(mj_error(err, MJ_ERR_USAGE, "unknown target \"%s\": expected cpu, or sm_ and a number such as sm_90a", o->target));
+        memcpy(rt->target, target, strlen(target) + 1);
+        jit.target = rt->target;
+    } else {
+        MJ_TRY(mj_device_open(o->device, &device, &rt->device, err));
+    }
     MJ_TRY(mj_cache_open(&cache, &rt->cache, err));
     jit.device = rt->device;
     jit.cache = rt->cache;
@@ -97,7 +107,7 @@ void mojit_close(MojitRuntime *rt)
     mj_jit_close(rt->jit);
     mj_cache_close(rt->cache);
     mj_device_close(rt->device);
-    for (size_t i = 0; i < rt->n_kernels; i++) free(rt->kernels[i]);
+    for (size_t i = 0; i < rt->kernels_cap; i++) free(rt->kernels[i]);
     free(rt->kernels);
     pthread_mutex_destroy(&rt->mutex);
     free(rt);
@@ -144,23 +154,50 @@ static int make_request(MojitRuntime *rt, const char *name, const MojitDim *dims
     return 0;
 }
 
+/* Where a request's kernel is, or the free place for it. */
+static MojitKernel **place_of(MojitKernel **kernels, size_t cap, const MjRequest *req)
+{
+    size_t i = (size_t)XXH3_64bits(req, sizeof *req) & (cap - 1);
+
+    while (kernels[i] && memcmp(&kernels[i]->request, req, sizeof *req) != 0) i = (i + 1) & (cap - 1);
+    return &kernels[i];
+}
+
+static void grow_kernels(MojitRuntime *rt)
+{
+    size_t cap = rt->kernels_cap ? 2 * rt->kernels_cap : 64;
+    MojitKernel **larger = mj_xcalloc(cap, sizeof(MojitKernel *));
+
+    for (size_t i = 0; i < rt->kernels_cap; i++)
+        if (rt->kernels[i]) *place_of(larger, cap, &rt->kernels[i]->request) = rt->kernels[i];
+    free(rt->kernels);
+    rt->kernels = larger;
+    rt->kernels_cap = cap;
+}
+
 /* One MojitKernel a request, so that asking again gives the same pointer and holds no more memory. */
 static MojitKernel *keep_kernel(MojitRuntime *rt, const MjRequest *req)
 {
-    MojitKernel *found = NULL;
-
     pthread_mutex_lock(&rt->mutex);
-    for (size_t i = 0; i < rt->n_kernels && !found; i++)
-        if (memcmp(&rt->kernels[i]->request, req, sizeof *req) == 0) found = rt->kernels[i];
-    if (!found) {
-        found = mj_xcalloc(1, sizeof *found);
-        memcpy(&found->request, req, sizeof *req);
-        found->name = req->tmpl->name;
-        rt->kernels = mj_xrealloc(rt->kernels, (rt->n_kernels + 1) * sizeof(MojitKernel *));
-        rt->kernels[rt->n_kernels++] = found;
+    if (2 * (rt->n_kernels + 1) > rt->kernels_cap) grow_kernels(rt);
+    MojitKernel **at = place_of(rt->kernels, rt->kernels_cap, req);
+    if (!*at) {
+        *at = mj_xcalloc(1, sizeof **at);
+        memcpy(&(*at)->request, req, sizeof *req);
+        (*at)->name = req->tmpl->name;
+        rt->n_kernels++;
     }
+    MojitKernel *found = *at;
     pthread_mutex_unlock(&rt->mutex);
     return found;
+}
+
+/* For what a runtime without a device can't do. */
+static int need_device(const MojitRuntime *rt, MjError *err)
+{
+    if (rt->device) return 0;
+    return mj_error(err, MJ_ERR_USAGE, "this runtime was opened for the target %s, without a device: it can plan and warm, nothing else",
+                    rt->target);
 }
 
 int mojit_kernel(MojitRuntime *rt, const char *tmpl, const MojitDim *dims, size_t n_dims, MojitKernel **out, MojitError *err)
@@ -170,6 +207,7 @@ int mojit_kernel(MojitRuntime *rt, const char *tmpl, const MojitDim *dims, size_
     const MjLaunchRecord *record;
     int rc = make_request(rt, tmpl, dims, n_dims, &req, &why);
 
+    if (rc == 0 && !mj_jit_recording(rt->jit)) rc = need_device(rt, &why);
     if (rc == 0) rc = mj_jit_get(rt->jit, &req, &record, &why);
     if (rc == 0) *out = keep_kernel(rt, &req);
     return give(err, rc, &why);
@@ -180,8 +218,9 @@ int mojit_launch(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t 
 {
     MjError why = MJ_ERROR_INIT;
     const MjLaunchRecord *record;
-    int rc = mj_jit_get(rt->jit, &kernel->request, &record, &why);
+    int rc = need_device(rt, &why);
 
+    if (rc == 0) rc = mj_jit_get(rt->jit, &kernel->request, &record, &why);
     if (rc == 0 && !record->fn)
         rc = mj_error(&why, MJ_ERR_USAGE, "kernel %s was asked for between mojit_plan_begin and mojit_plan_end and can't be launched there",
                       kernel->name);
@@ -200,33 +239,45 @@ int mojit_synchronize(MojitRuntime *rt, MojitError *err)
 {
     MjError why = MJ_ERROR_INIT;
 
-    return give(err, rt->device->ops->synchronize(rt->device, &why), &why);
+    int rc = need_device(rt, &why);
+
+    if (rc == 0) rc = rt->device->ops->synchronize(rt->device, &why);
+    return give(err, rc, &why);
 }
 
 int mojit_alloc(MojitRuntime *rt, size_t bytes, void **out, MojitError *err)
 {
     MjError why = MJ_ERROR_INIT;
 
-    return give(err, rt->device->ops->alloc(rt->device, bytes, "mojit_alloc", out, &why), &why);
+    int rc = need_device(rt, &why);
+
+    if (rc == 0) rc = rt->device->ops->alloc(rt->device, bytes, "mojit_alloc", out, &why);
+    return give(err, rc, &why);
 }
 
 void mojit_free(MojitRuntime *rt, void *memory)
 {
-    rt->device->ops->free(rt->device, memory);
+    if (rt->device) rt->device->ops->free(rt->device, memory);
 }
 
 int mojit_to_device(MojitRuntime *rt, void *to, const void *from, size_t bytes, MojitError *err)
 {
     MjError why = MJ_ERROR_INIT;
 
-    return give(err, rt->device->ops->upload(rt->device, to, from, bytes, &why), &why);
+    int rc = need_device(rt, &why);
+
+    if (rc == 0) rc = rt->device->ops->upload(rt->device, to, from, bytes, &why);
+    return give(err, rc, &why);
 }
 
 int mojit_from_device(MojitRuntime *rt, void *to, const void *from, size_t bytes, MojitError *err)
 {
     MjError why = MJ_ERROR_INIT;
 
-    return give(err, rt->device->ops->download(rt->device, to, from, bytes, &why), &why);
+    int rc = need_device(rt, &why);
+
+    if (rc == 0) rc = rt->device->ops->download(rt->device, to, from, bytes, &why);
+    return give(err, rc, &why);
 }
 
 void mojit_plan_begin(MojitRuntime *rt)
@@ -262,7 +313,8 @@ int mojit_counters(MojitRuntime *rt, MojitCounters *out, MojitError *err)
     MojitCounters full = {.size = out->size, .requests = c.requests, .memory_hits = c.memory_hits, .disk_hits = c.disk_hits,
                           .misses = c.misses, .compiles = c.compiles, .compile_errors = c.compile_errors,
                           .corrupt_entries = c.corrupt_entries, .generic_kernels = c.generic_launches, .swaps = c.background_swaps,
-                          .compile_s = c.compile_s, .stall_ms = c.stall_ms};
+                          .compile_s = c.compile_s, .stall_ms = c.stall_ms, .stalls = c.stalls, .budget_unbound = c.budget_unbound,
+                          .deferred = c.deferred, .generic_steps = c.generic_steps, .specialised_at = c.specialised_at, .load_ms = c.load_ms};
     memcpy(out, &full, out->size);
     return 0;
 }
