@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
+#include "cache/cache_internal.h"
 #include "cache/ship.h"
 #include "jit/template.h"
 #include "train/config.h"
@@ -32,6 +32,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     MjCacheEntry entry = {.memory = NULL};
     const char *problem = NULL;
 
+    double seconds;
+    char *label = mj_cache_entry_peek(data, size, &seconds); /* what estimates read, unverified */
+    char *tmpl = label ? mj_cache_label_field(label, "template") : NULL;
+
+    free(tmpl);
+    free(label);
     if (mj_cache_entry_parse(data, size, &entry, &problem) == 0) {
         char *spec = mj_cache_label_field(entry.label, "spec");
         free(spec);
