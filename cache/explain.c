@@ -79,7 +79,9 @@ static int visit(void *user, const char *path, const MjCacheEntry *entry, const 
 
     if (problem) return 0;
     char *tmpl = mj_cache_label_field(entry->label, "template");
-    bool same_template = tmpl && strcmp(tmpl, s->tmpl) == 0;
+    char *what = mj_cache_label_field(entry->label, "what"); /* set on what is no image, such as a measured choice of tiles */
+    bool same_template = tmpl && !what && strcmp(tmpl, s->tmpl) == 0;
+    free(what);
     free(tmpl);
     if (!same_template) return 0;
     MjStr difference = MJ_STR_INIT, same = MJ_STR_INIT;

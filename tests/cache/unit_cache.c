@@ -597,10 +597,26 @@ static void misses_are_explained(void **state)
     assert_int_equal(e.difference.len, 0);
     mj_explanation_free(&e);
     static const char newer[] = "abi: 1\ntemplate: t\nspec: t K=64\ncompiler: gcc 13\nflags: -O3\n";
+    static const char choice[] = "what: tuning\ntemplate: t\nspec: t K=64\ncompiler: gcc 13\nflags: -O3\n"; /* no image */
+    assert_int_equal(mj_cache_put(cache, choice, image, 100, NULL, 0, NULL), 0);
     assert_int_equal(mj_cache_explain(cache, newer, &e, NULL), 0);
     assert_false(e.hit);
     assert_non_null(e.path);
     assert_string_equal(e.difference.data, "compiler: gcc 12 -> gcc 13\n");
+    mj_explanation_free(&e);
+    static const char larger[] = "abi: 1\ntemplate: t\nspec: t M=1 K=65\ncompiler: gcc 12\nflags: -O3\n"; /* by parameter */
+    assert_int_equal(mj_cache_explain(cache, larger, &e, NULL), 0);
+    assert_string_equal(e.difference.data, "M: (none) -> 1\nK: 64 -> 65\n");
+    mj_explanation_free(&e);
+    MjCacheEntry bad; /* a bad entry at the key's own place is a miss that says so */
+    char hex[33], path[300];
+    mj_cache_key_hex(mj_cache_key(stored), hex);
+    snprintf(path, sizeof path, "%s/v%d/%.2s/%s.mj", root, MJ_CACHE_FORMAT, hex, hex);
+    overwrite(path, "junk", 4);
+    assert_int_equal(mj_cache_get(cache, mj_cache_key(stored), &bad), MJ_CACHE_CORRUPT);
+    assert_int_equal(mj_cache_explain(cache, stored, &e, NULL), 0);
+    assert_false(e.hit);
+    assert_non_null(strstr(e.bad, "shorter than a header"));
     mj_explanation_free(&e);
     assert_int_equal(mj_cache_explain(cache, "abi: 1\ntemplate: v\n", &e, NULL), 0);
     assert_false(e.hit);
