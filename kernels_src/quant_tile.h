@@ -17,6 +17,8 @@ typedef struct MjQuantIn {
     const int32_t *slot_of; /* NULL, or (rows): row r is row slot_of[r] / top_k of x, or zeros where that is < 0 */
     int32_t top_k, x_type, transform;
     int32_t used;           /* rows from here on are not touched */
+    const int32_t *offset;  /* with slot_of: (experts + 1) */
+    int32_t experts;
 } MjQuantIn;
 
 typedef struct MjQuantOut {

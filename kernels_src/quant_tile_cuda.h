@@ -163,15 +163,39 @@ MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, const MjTil
 }
 
 /* Columns are a multiple of 4, so that a lane's own are inside the matrix or outside together. */
-MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+MJ_FN void mj_quant_tile_at(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0, int32_t c)
+{
+    const MjTileAt at = {row0 + MJ_WARP_INDEX * MJ_WARP_ROWS, c, out->cols % MJ_TILE == 0 || c + 4 * MJ_LANE < out->cols};
+    mj_quant_tile(in, out, &at, shared);
+}
+
+/* The tiles that most experts have first: the first of every expert, the second of every expert, ... An expert's rows are
+ * its tokens in order, so what is worked on at one time comes from the same tokens, which are then in the L2 cache. */
+MJ_FN void mj_quant_gathered_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
 {
     const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
-    MJ_FOR_ITEMS(t, (in->used + MJ_TILE - 1) / MJ_TILE * strips) {
-        const int32_t c = t % strips * MJ_TILE;
-        const MjTileAt at = {t / strips * MJ_TILE + MJ_WARP_INDEX * MJ_WARP_ROWS, c,
-                             out->cols % MJ_TILE == 0 || c + 4 * MJ_LANE < out->cols};
-        mj_quant_tile(in, out, &at, shared);
+    int32_t *most = (int32_t *)shared; /* rows of any expert */
+    if (MJ_BLOCK_LEADER) *most = 0;
+    mj_barrier();
+    MJ_FOR_THREADS(e, in->experts) atomicMax(most, in->offset[e + 1] - in->offset[e]);
+    mj_barrier();
+    const int32_t each = (*most + MJ_TILE - 1) / MJ_TILE;
+    mj_barrier();
+    MJ_FOR_ITEMS(t, each * in->experts * strips) {
+        const int32_t i = t / strips, e = i % in->experts, row0 = in->offset[e] + i / in->experts * MJ_TILE;
+        if (row0 < in->offset[e + 1]) mj_quant_tile_at(in, out, shared, row0, t % strips * MJ_TILE);
     }
+}
+
+MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+{
+    if (in->slot_of != NULL) {
+        mj_quant_gathered_tiles(in, out, shared, mj_block, mj_grid);
+        return;
+    }
+    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
+    MJ_FOR_ITEMS(t, (in->used + MJ_TILE - 1) / MJ_TILE * strips)
+        mj_quant_tile_at(in, out, shared, t / strips * MJ_TILE, t % strips * MJ_TILE);
 }
 
 #endif

@@ -13,6 +13,7 @@
 
 #define TILE 128
 
+#if MJ_CPU
 /* The scale of a tile, known to every thread; writes the bf16 copy on the way. scratch: a maximum for each warp. */
 MJ_FN float tile_scale(const MjQuantizeWeightArgs *args, float *maxima, int64_t at, int32_t rows_here, int32_t left)
 {
@@ -74,3 +75,88 @@ MJ_KERNEL(quantize_weight, MjQuantizeWeightArgs)
         mj_barrier();
     }
 }
+#else
+/* A block of 8 warps holds a tile in registers, from one read: warp w rows 16 w .. 16 w + 15, lane l columns 4 l .. 4 l + 3.
+ * The transpose crosses shared memory as in quant_tile_cuda.h. Input features are a multiple of 4. */
+#define ROWS_HELD 16
+
+MJ_FN float tile_amax(const MjLanes x[ROWS_HELD], float *maxima)
+{
+    MjLanes m = mj_lanes_zero();
+    _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) mj_lanes_abs_max(&m, &x[i]);
+    const float warp_max = mj_lanes_max(&m);
+    if (MJ_WARP_LEADER) maxima[MJ_WARP_INDEX] = warp_max;
+    mj_barrier();
+    float amax = 0.0f;
+    for (int32_t w = 0; w < MJ_WARPS; w++) amax = mj_fmaxf(maxima[w], amax);
+    return amax;
+}
+
+/* q_t of the tile: `to` is its first element, rows are input features. */
+MJ_FN void store_turned(const MjQuantizeWeightArgs *args, const MjLanes x[ROWS_HELD], float inverse, uint8_t *stash, uint8_t *to,
+                        int32_t rows_here, int32_t cols_here)
+{
+    (void)args; /* OUT_FEATURES may be in it */
+    MJ_FOR_LANES(l) {
+        uint32_t word[4];
+        _Pragma("unroll") for (int32_t k = 0; k < 4; k++)
+            word[k] = mj_fp8_pair(x[4 * k].v[l] * inverse, x[4 * k + 1].v[l] * inverse, Q_TYPE) |
+                      mj_fp8_pair(x[4 * k + 2].v[l] * inverse, x[4 * k + 3].v[l] * inverse, Q_TYPE) << 16;
+        *(uint4 *)(stash + mj_lane_column(l) * TILE + (MJ_WARP_INDEX ^ (MJ_LANE % 8)) * 16) = make_uint4(word[0], word[1], word[2], word[3]);
+    }
+    mj_barrier();
+    _Pragma("unroll") for (int32_t k = 0; k < 4; k++) {
+        const int32_t id = (int32_t)threadIdx.x + k * 256, column = id / 8, chunk = id % 8;
+        const uint8_t *from = stash + column * TILE + (chunk ^ (column / 4 % 8)) * 16;
+        uint8_t *at = to + (int64_t)column * OUT_FEATURES + chunk * 16;
+        const int32_t live = rows_here - chunk * 16;
+        if (column >= cols_here) continue;
+        if (OUT_FEATURES % 16 == 0 && live >= 16) {
+            *(uint4 *)at = *(const uint4 *)from;
+        } else {
+            for (int32_t i = 0; i < live && i < 16; i++) at[i] = from[i];
+        }
+    }
+}
+
+MJ_KERNEL_BOUNDS(quantize_weight, MjQuantizeWeightArgs, 256, 2)
+{
+    const int32_t strips = (IN_FEATURES + TILE - 1) / TILE;
+    const int32_t bands = (OUT_FEATURES + TILE - 1) / TILE;
+    float *maxima = (float *)mj_shared;
+    uint8_t *stash = (uint8_t *)mj_shared + 64;
+    MJ_FOR_ITEMS(t, args->experts * bands * strips) {
+        const int32_t c = t % strips * TILE, row0 = t / strips % bands * TILE, e = t / strips / bands;
+        const int32_t rows_here = OUT_FEATURES - row0 < TILE ? OUT_FEATURES - row0 : TILE;
+        const int32_t cols_here = IN_FEATURES - c < TILE ? IN_FEATURES - c : TILE;
+        const bool inside = 4 * MJ_LANE < cols_here;
+        const int32_t first = MJ_WARP_INDEX * ROWS_HELD, column = inside ? c : c - 4 * MJ_LANE;
+        const int64_t at = ((int64_t)e * OUT_FEATURES + row0) * IN_FEATURES;
+        MjLanes x[ROWS_HELD];
+        _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) { /* outside: something inside, in place of zeros */
+            const int32_t r = first + i < rows_here ? first + i : 0;
+            mj_load_f32(&x[i], args->w + at + (int64_t)r * IN_FEATURES + column, MJ_WHOLE);
+            MJ_FOR_LANES(l) x[i].v[l] = inside && first + i < rows_here ? x[i].v[l] : 0.0f;
+        }
+        float scale = 1.0f;
+        if (Q_TYPE != MJ_T_BF16 && SCALE_MODE == MJ_SCALE_TENSOR) {
+            scale = args->tensor_scale[0];
+            if (t == 0 && args->scale != args->tensor_scale && MJ_BLOCK_LEADER) args->scale[0] = scale;
+        } else if (Q_TYPE != MJ_T_BF16) {
+            scale = mj_fp8_scale(tile_amax(x, maxima), Q_TYPE);
+            if (MJ_BLOCK_LEADER) args->scale[t] = scale;
+        }
+        const float inverse = mj_fp8_inverse(scale);
+        _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) {
+            if (first + i >= rows_here || !inside) continue;
+            const int64_t to = at + (int64_t)(first + i) * IN_FEATURES + c;
+            if (args->w_bf16 != NULL) mj_store_bf16(args->w_bf16 + to, &x[i], MJ_WHOLE);
+            if (Q_TYPE != MJ_T_BF16 && args->q != NULL) mj_store_fp8(args->q + to, &x[i], inverse, MJ_WHOLE, Q_TYPE);
+        }
+        if (Q_TYPE == MJ_T_BF16) continue;
+        if (args->q_t != NULL)
+            store_turned(args, x, inverse, stash, args->q_t + ((int64_t)e * IN_FEATURES + c) * OUT_FEATURES + row0, rows_here, cols_here);
+        mj_barrier();
+    }
+}
+#endif

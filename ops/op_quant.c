@@ -137,9 +137,20 @@ static size_t w_shared(MjFamily family, const void *args)
     return 64 + 128 * 128; /* a maximum for each warp, then a tile of bytes */
 }
 
+static const char *w_template(MjFamily family, int arch, const void *args)
+{
+    const MjQuantizeWeightArgs *a = args;
+    (void)arch;
+    return family == MJ_FAMILY_CPU || a->in_features % 4 == 0 ? "quantize_weight" : NULL;
+}
+static void w_adapt(MjFamily family, MjOpShape *s)
+{
+    if (family != MJ_FAMILY_CPU) s->in = MJ_CEIL(s->in, 4) * 4;
+}
+
 const MjOpRow mj_row_quantize_weight = {
     .id = MJ_OP_QUANTIZE_WEIGHT, .name = "quantize_weight", .doc = "Master weights to bf16 and/or fp8 in 128 x 128 blocks",
-    .args_bytes = sizeof(MjQuantizeWeightArgs),
+    .choose = w_template, .args_bytes = sizeof(MjQuantizeWeightArgs),
     .fields = {MJ_FIELD(MjQuantizeWeightArgs, experts), MJ_FIELD(MjQuantizeWeightArgs, out_features),
                MJ_FIELD(MjQuantizeWeightArgs, in_features), MJ_FIELD(MjQuantizeWeightArgs, q_type),
                MJ_FIELD(MjQuantizeWeightArgs, scale_mode)},
@@ -151,7 +162,7 @@ const MjOpRow mj_row_quantize_weight = {
                 MJ_BUFFER_BY(MjQuantizeWeightArgs, q_t, q_type, MJ_OUT, w_all, w_out),
                 MJ_BUFFER(MjQuantizeWeightArgs, scale, MJ_BUF_F32, MJ_OUT, w_scale, NULL),
                 MJ_BUFFER(MjQuantizeWeightArgs, tensor_scale, MJ_BUF_F32, MJ_IN, w_one, NULL)},
-    .proof = MJ_OP_PROOF(mj_setup_quantize_weight, mj_fill_quantize_weight, mj_ref_quantize_weight, mj_length_none,
+    .proof = MJ_OP_PROOF_FOR(w_adapt, mj_setup_quantize_weight, mj_fill_quantize_weight, mj_ref_quantize_weight, mj_length_none,
                          mj_shapes_weight, mj_bench_weight),
 };
 
