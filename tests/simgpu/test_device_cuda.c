@@ -33,9 +33,61 @@ static int is_sm100(MjDevice *dev, MjError *err)
     const MjDeviceInfo *i = dev->ops->info(dev);
     return expect(strcmp(i->target, "sm_100a") == 0 && i->family == MJ_FAMILY_SM100, i->target, err);
 }
+static int is_cpu(MjDevice *dev, MjError *err)
+{
+    MjDeviceInfo best;
+    int rc = mj_device_probe(NULL, NULL, &best, err);
+    return rc != 0 ? rc : expect(strcmp(dev->ops->kind, "cpu") == 0 && strcmp(best.kind, "cpu") == 0, best.kind, err);
+}
 static int is_h200(MjDevice *dev, MjError *err)
 {
     return expect(dev->ops->info(dev)->bf16_peak_flops == 989.4e12, "H200's peak", err);
+}
+
+/* Probing says what opening finds; without a name, both take the GPU. */
+static int probed(MjDevice *dev, MjError *err)
+{
+    const MjDeviceInfo *i = dev->ops->info(dev);
+    MjDeviceInfo named, best;
+    MjDevice *opened = NULL;
+    int rc;
+    MJ_TRY(mj_device_probe("cuda", NULL, &named, err));
+    MJ_TRY(mj_device_probe(NULL, NULL, &best, err));
+    MJ_TRY(expect(strcmp(named.kind, "cuda") == 0 && strcmp(named.name, i->name) == 0 && strcmp(named.target, i->target) == 0 &&
+                      named.family == i->family && named.units == i->units && named.memory_bytes == i->memory_bytes,
+                  "the probe's answer", err));
+    MJ_TRY(expect(strcmp(best.kind, "cuda") == 0, "the best device", err));
+    MJ_TRY(mj_device_open(NULL, NULL, &opened, err));
+    MJ_TRY(expect(strcmp(opened->ops->kind, "cuda") == 0, "the best device, opened", err));
+    MJ_TRY(expect(mj_device_probe("cuda:1", NULL, &named, NULL) == MJ_ERR_MISSING, "cuda:1 of one device", err));
+out:
+    mj_device_close(opened);
+    return rc;
+}
+/* Waits are counted, and only they: uploads, fills and launches are none. */
+static int counted(MjDevice *dev, MjError *err)
+{
+    MjDeviceCounters c;
+    void *p = NULL;
+    int x = 3, rc;
+    MJ_TRY(dev->ops->alloc(dev, 4096, "counted", &p, err));
+    MJ_TRY(dev->ops->upload(dev, p, &x, sizeof x, err));
+    MJ_TRY(dev->ops->fill(dev, p, 0, 4096, err));
+    dev->ops->counters(dev, &c);
+    MJ_TRY(expect(c.waits == 0 && c.launches == 0 && c.graph_launches == 0, "counters before a wait", err));
+    MJ_TRY(dev->ops->graph_begin(dev, err));
+    MJ_TRY(dev->ops->fill(dev, p, 1, 4096, err));
+    MJ_TRY(expect(dev->ops->download(dev, &x, p, sizeof x, NULL) == MJ_ERR_USAGE, "a download in a capture", err));
+    MJ_TRY(expect(dev->ops->synchronize(dev, NULL) == MJ_ERR_USAGE, "a wait in a capture", err));
+    MjGraph *graph = NULL;
+    MJ_TRY(dev->ops->graph_end(dev, &graph, err));
+    for (int i = 0; i < 3; i++) MJ_TRY(dev->ops->graph_launch(dev, graph, err));
+    dev->ops->graph_destroy(dev, graph);
+    MJ_TRY(dev->ops->download(dev, &x, p, sizeof x, err));
+    dev->ops->counters(dev, &c);
+    MJ_TRY(expect(x == 0x01010101 && c.waits == 1 && c.graph_launches == 3 && c.graph_nodes == 3, "counters of a graph", err));
+out:
+    return rc;
 }
 
 /* Two devices at once: memory of one is none of the other's, and each counts its own. */
@@ -135,6 +187,9 @@ static const Case cases[] = {
     {"sm_80", "cuda", {{"MOJIT_SIMGPU_ARCH", "sm_80"}, {"MOJIT_SIMGPU_NAME", "NVIDIA A100-SXM4-80GB"}}, 0, "", is_sm80},
     {"sm_100", "cuda", {{"MOJIT_SIMGPU_ARCH", "sm_100"}}, 0, "", is_sm100},
     {"h200", "cuda", {{"MOJIT_SIMGPU_NAME", "NVIDIA H200"}}, 0, "", is_h200},
+    {"probed", "cuda", {{NULL}}, 0, "", probed},
+    {"counted", "cuda", {{NULL}}, 0, "", counted},
+    {"best_without_driver", NULL, {{"MOJIT_CUDA_LIBRARY_PATH", "/nonexistent"}}, 0, "", is_cpu},
     {"two_devices", "cuda", {{"MOJIT_SIMGPU_DEVICES", "2"}}, 0, "", two_devices},
     {"long_copy", "cuda", {{"MOJIT_SIMGPU_PROTECT", "1"}}, 0, "", long_copy},
     {"lost_device", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE,
