@@ -2,7 +2,8 @@
  *
  * A product is summed exactly in double over the instruction's K and rounded once to f32 with the accumulator.
  * MOJIT_SIMGPU_FP8_BITS=13 shortens FP8 sums as Hopper's tensor cores do: every term of one instruction is cut below
- * 2^(largest exponent - 13).
+ * 2^(largest exponent - 13). MOJIT_SIMGPU_BF16_BITS=25 does so to bf16 products, whose sums a tensor core cuts as well instead
+ * of rounding them.
  *
  * Sources, PTX ISA: "ldmatrix", "stmatrix", "Matrix Fragments for mma.m16n8k16 with floating point type", "... m16n8k32",
  * "Asynchronous Warpgroup Level Matrix Instructions" (register fragments, shared-memory matrix layout, matrix descriptor),
@@ -64,19 +65,19 @@ static double element(const void *p, int type)
     return (type == SIM_E4M3 ? e4m3 : e5m2)[*(const uint8_t *)p];
 }
 
-static int fp8_bits(void)
+static int sum_bits(bool fp8)
 {
-    static int bits = -1;
-    if (bits < 0) {
-        const char *e = getenv("MOJIT_SIMGPU_FP8_BITS");
-        bits = e != NULL ? atoi(e) : 0;
+    static int bits[2] = {-1, -1};
+    if (bits[fp8] < 0) {
+        const char *e = getenv(fp8 ? "MOJIT_SIMGPU_FP8_BITS" : "MOJIT_SIMGPU_BF16_BITS");
+        bits[fp8] = e != NULL ? atoi(e) : 0;
     }
-    return bits;
+    return bits[fp8];
 }
 
 static float dot(float acc, const double *a, const double *b, int k, bool fp8)
 {
-    const int bits = fp8 ? fp8_bits() : 0;
+    const int bits = sum_bits(fp8);
     double sum = (double)acc;
     if (bits == 0) {
         for (int i = 0; i < k; i++) sum += a[i] * b[i];
@@ -93,7 +94,8 @@ static float dot(float acc, const double *a, const double *b, int k, bool fp8)
     const double unit = ldexp(1.0, largest - 1 - bits);
     double cut = trunc(sum / unit) * unit;
     for (int i = 0; i < k; i++) cut += trunc(a[i] * b[i] / unit) * unit;
-    return (float)cut;
+    const float f = (float)cut; /* cut, not rounded */
+    return fabs((double)f) > fabs(cut) ? nextafterf(f, 0.0f) : f;
 }
 
 /* ---- ldmatrix, stmatrix -------------------------------------------------------------------------------------- */
