@@ -40,7 +40,8 @@ struct MjBackward {
 #define MJ_ITEMS (MJ_TILES * HEADS)
 #define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS, TOKENS)
 
-MJ_FN MjBackward mj_backward_init(int32_t own_tiles)
+/* Threads that arrive when own tiles, a stage are loaded: those that write vectors beside them, or the one that copies. */
+MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint32_t stage_arrivals)
 {
     const uint32_t start = mj_ptx_shared(mj_dynamic_shared), base = (start + 1023u) & ~1023u;
     MjBackward m;
@@ -51,10 +52,10 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles)
     m.bars = vectors + STAGES * 3 * 4 * STEP;
     m.end = (int32_t *)(mj_dynamic_shared + (m.bars - start) + 16 + 16 * STAGES);
     if (threadIdx.x == 0) {
-        mj_ptx_mbar_init(m.own_full(), 1);
+        mj_ptx_mbar_init(m.own_full(), own_arrivals);
         mj_ptx_mbar_init(m.own_empty(), MJ_MATH_THREADS / 32);
         for (int s = 0; s < STAGES; s++) {
-            mj_ptx_mbar_init(m.full(s), 1);
+            mj_ptx_mbar_init(m.full(s), stage_arrivals);
             mj_ptx_mbar_init(m.empty(s), MJ_MATH_THREADS / 32);
         }
         mj_ptx_fence_mbar_init();
@@ -91,7 +92,7 @@ MJ_FN void mj_pass(const MjBackward &m, MjRing<STAGES> &ring, int32_t &at, int32
 extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     attention_bwd_dq_sm90(const __grid_constant__ MjAttentionBwdArgs mj_args, const __grid_constant__ MjBackwardMaps maps)
 {
-    const MjBackward m = mj_backward_init(MJ_DQ_TILES);
+    const MjBackward m = mj_backward_init(MJ_DQ_TILES, 32, 1);
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
         if (threadIdx.x < 32) mj_produce_dq(&mj_args, maps, m);
@@ -104,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
 extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     attention_bwd_dkv_sm90(const __grid_constant__ MjAttentionBwdArgs mj_args, const __grid_constant__ MjBackwardMaps maps)
 {
-    const MjBackward m = mj_backward_init(MJ_DKV_TILES);
+    const MjBackward m = mj_backward_init(MJ_DKV_TILES, 1, 32);
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
         if (threadIdx.x < 32) mj_produce_dkv(&mj_args, maps, m);

@@ -15,7 +15,6 @@ MJ_FN void mj_load_vectors(const MjAttentionBwdArgs *args, float *to, int32_t he
         to[STEP + i] = args->delta[(int64_t)head * TOKENS + at];
         ((int32_t *)to)[2 * STEP + i] = n < TOKENS ? mj_attention_low(args->pos, WINDOW, at) : NO_KEY;
     }
-    __syncwarp();
 }
 
 /* A warp: its first lane loads, all look for the last query and fetch the vectors. */
@@ -47,7 +46,7 @@ MJ_FN void mj_produce_dkv(const MjAttentionBwdArgs *args, const MjBackwardMaps &
                 mj_tma_tile<STEP>(stage + MJ_TILE_BYTES(STEP), &maps.dout, full, head, q0);
             }
             mj_load_vectors(args, m.vectors + ring.slot * 3 * STEP, head, q0);
-            if (MJ_LANE == 0) mj_ptx_mbar_arrive(full);
+            mj_ptx_mbar_arrive(full);
         }
     }
 }

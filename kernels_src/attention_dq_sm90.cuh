@@ -25,8 +25,7 @@ MJ_FN void mj_load_queries(const MjAttentionBwdArgs *args, const MjBackwardMaps 
         m.vectors[i] = -args->lse[(int64_t)head * TOKENS + at] * MJ_LOG2E;
         ((int32_t *)m.vectors)[ROWS + i] = n < TOKENS ? mj_attention_low(args->pos, WINDOW, n) : n;
     }
-    __syncwarp();
-    if (MJ_LANE == 0) mj_ptx_mbar_arrive(m.own_full());
+    mj_ptx_mbar_arrive(m.own_full());
 }
 
 MJ_FN void mj_produce_dq(const MjAttentionBwdArgs *args, const MjBackwardMaps &maps, const MjBackward &m)
@@ -50,7 +49,7 @@ MJ_FN void mj_produce_dq(const MjAttentionBwdArgs *args, const MjBackwardMaps &m
     }
 }
 
-/* 16 columns of the warpgroup's rows as left operand. */
+/* 16 columns of the warpgroup's rows as registers. */
 MJ_FN void mj_load_fragment(mj_u32 (&a)[4], uint32_t tile, int32_t k)
 {
     const int32_t row = MJ_WARP_INDEX % 4 * 16 + MJ_LANE % 16, chunk = k % 4 * 2 + MJ_LANE / 16;
@@ -68,19 +67,18 @@ MJ_FN float mj_dot_pair(mj_u32 a, mj_u32 b, float sum)
     return mj_fmaf(mj_bits_f32(a & 0xffff0000u), mj_bits_f32(b & 0xffff0000u), sum);
 }
 
-/* The item's rows from shared memory: fragments, and delta = out . dout, which the other kernel is left too. */
+/* The item's rows from shared memory, and delta = out . dout, which the other kernel is left too. */
 MJ_FN void mj_query_rows(const MjAttentionBwdArgs *args, const MjBackward &m, uint32_t own, int32_t head, int32_t i0, int32_t group,
-                         mj_u32 (&q)[HEAD_DIM / 16][4], mj_u32 (&dout)[HEAD_DIM / 16][4], MjQueryRows &r)
+                         MjQueryRows &r)
 {
     r.delta[0] = r.delta[1] = 0.0f;
 #pragma unroll
     for (int k = 0; k < HEAD_DIM / 16; k++) {
-        mj_u32 out[4];
-        mj_load_fragment(q[k], own, k);
-        mj_load_fragment(dout[k], own + MJ_TILE_BYTES(STEP), k);
+        mj_u32 dout[4], out[4];
+        mj_load_fragment(dout, own + MJ_TILE_BYTES(STEP), k);
         mj_load_fragment(out, own + 2 * MJ_TILE_BYTES(STEP), k);
 #pragma unroll
-        for (int i = 0; i < 4; i++) r.delta[i % 2] = mj_dot_pair(out[i], dout[k][i], r.delta[i % 2]);
+        for (int i = 0; i < 4; i++) r.delta[i % 2] = mj_dot_pair(out[i], dout[i], r.delta[i % 2]);
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -124,26 +122,27 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         const int32_t head = place.head, i0 = MJ_QUERY_TILE(place) * ROWS, own0 = i0 + group * STEP;
         const int32_t last = (i0 + ROWS < TOKENS ? i0 + ROWS - 1 : TOKENS - 1) / STEP;
         MjQueryRows r;
-        mj_u32 q[HEAD_DIM / 16][4], dout[HEAD_DIM / 16][4], p[STEP / 16][4];
+        mj_u32 p[STEP / 16][4];
         float dq[HEAD_DIM / 2], s[STEP / 2], dp[STEP / 2];
 #pragma unroll
         for (int i = 0; i < HEAD_DIM / 2; i++) dq[i] = 0.0f;
         mj_ptx_mbar_wait(m.own_full(), (uint32_t)round & 1u);
-        mj_query_rows(args, m, own, head, i0, group, q, dout, r);
+        mj_query_rows(args, m, own, head, i0, group, r);
         int32_t j = ((const int32_t *)m.vectors)[ROWS] / STEP, before = -1;
-        mj_release(m.own_empty());
+        const int32_t stop = last * STEP < own0 ? last : own0 / STEP; /* the last tile that this warpgroup sees */
         const int32_t most = __shfl_sync(0xffffffffu, r.low[1], 31), first = own0 + MJ_WARP_INDEX % 4 * 16;
-        for (; j <= last && j * STEP <= own0; j++, ring.next()) {
+        for (; j <= stop; j++, ring.next()) {
             mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
             mj_ptx_wgmma_fence();
-            mj_wgmma_rows<STEP>(s, q, m.stage(ring.slot));
+            mj_wgmma_rows<STEP, STEP>(s, own, m.stage(ring.slot)); /* not from registers: ptxas may lose them in the loop */
             mj_ptx_wgmma_commit();
-            mj_wgmma_rows<STEP>(dp, dout, m.stage(ring.slot) + MJ_TILE_BYTES(STEP));
+            mj_wgmma_rows<STEP, STEP>(dp, own + MJ_TILE_BYTES(STEP), m.stage(ring.slot) + MJ_TILE_BYTES(STEP));
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_wait<1>();
             mj_ptx_wgmma_pin(s);
             if (before >= 0) mj_release(m.empty(before));
             mj_query_gradient(r, s, dp, j * STEP, c, j * STEP < most || j * STEP + STEP - 1 > first);
+            if (j == stop) mj_release(m.own_empty()); /* the next item's rows may come */
             mj_fragments<STEP>(p, dp);
             mj_ptx_wgmma_fence();
             mj_wgmma_columns<STEP>(dq, p, m.stage(ring.slot), 1);
