@@ -1,11 +1,13 @@
 /* The host's C compiler as a child process. Owns finding it, its flags, and the private folder that a compile writes to.
  * The source goes in through a memory file. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "jit/child.h"
@@ -22,6 +24,9 @@
 static const char base_flags[] = "-std=gnu17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -shared "
                                  "-nostdlib -fvisibility=hidden -fno-ident -w";
 
+#define FOLDER_PREFIX "mojit-cc-"
+enum { LEFT_OVER_S = 24 * 3600 };
+
 typedef struct CcCompiler {
     MjCompiler base;
     char *path;     /* as found; never part of a key */
@@ -29,6 +34,7 @@ typedef struct CcCompiler {
     char flags[8][512]; /* by target seen */
     char targets[8][64];
     int n_targets;
+    atomic_bool tidied;
 } CcCompiler;
 
 static char *find_on_path(const char *name)
@@ -119,6 +125,24 @@ static int judge(const CcCompiler *c, const MjCompileRequest *req, int status, c
     return mj_error(err, MJ_ERR_COMPILE, "%s does not compile: %s", req->source_name, words);
 }
 
+/* Folders of compiles that were killed, a day old: nobody else removes them. */
+static void remove_left_over(const char *tmp)
+{
+    char **names = NULL;
+    size_t n = 0;
+
+    if (mj_fs_list(tmp, &names, &n, NULL) != 0) return;
+    for (size_t i = 0; i < n; i++) {
+        struct stat st;
+        if (strncmp(names[i], FOLDER_PREFIX, sizeof FOLDER_PREFIX - 1) != 0) continue;
+        char *path = mj_strdup_printf("%s/%s", tmp, names[i]);
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && time(NULL) - st.st_mtime > LEFT_OVER_S)
+            (void)!mj_fs_remove_tree(path, NULL);
+        free(path);
+    }
+    mj_fs_list_free(names, n);
+}
+
 static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResult *out, MjError *err)
 {
     CcCompiler *c = (CcCompiler *)base;
@@ -129,7 +153,9 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     MjCompileResult r = {.registers = -1, .spill_bytes = -1, .stack_bytes = -1, .shared_bytes = -1};
 
     MJ_TRY(identify(base, req->target, &identity, &flags, err));
-    folder = mj_strdup_printf("%s/mojit-cc-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!tmp || !*tmp) tmp = "/tmp";
+    if (!atomic_exchange(&c->tidied, true)) remove_left_over(tmp);
+    folder = mj_strdup_printf("%s/" FOLDER_PREFIX "XXXXXX", tmp);
     if (!mkdtemp(folder)) {
         rc = mj_error_errno(err, MJ_ERR_IO, errno, "cannot make a folder %s for the compiler's output (TMPDIR)", folder);
         free(folder);

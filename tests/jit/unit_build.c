@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -273,6 +274,32 @@ static void a_bad_entry_counts_once(void **state)
     mj_cache_close(cache);
 }
 
+/* What compiles that were killed left in TMPDIR goes after a day; what is young may be in use. */
+static void left_over_folders_go(void **state)
+{
+    (void)state;
+    char tmp[100], path[3][200];
+    MjError err = MJ_ERROR_INIT;
+    MjJit *jit = open_jit(NULL, MJ_ON_ERROR_STOP, false, 30);
+    struct timespec old[2] = {{.tv_sec = 1000000}, {.tv_sec = 1000000}};
+
+    snprintf(tmp, sizeof tmp, "%s/tmp", base);
+    assert_int_equal(mkdir(tmp, 0700), 0);
+    static const char *const names[] = {"mojit-cc-old", "mojit-cc-new", "other-old"};
+    for (int i = 0; i < 3; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%s", tmp, names[i]);
+        assert_int_equal(mkdir(path[i], 0700), 0);
+        if (i != 1) assert_int_equal(utimensat(AT_FDCWD, path[i], old, 0), 0);
+    }
+    setenv("TMPDIR", tmp, 1);
+    if (get(jit, &err) != 0) fail_msg("%s", err.message);
+    unsetenv("TMPDIR");
+    assert_int_equal(access(path[0], F_OK), -1);
+    assert_int_equal(access(path[1], F_OK), 0);
+    assert_int_equal(access(path[2], F_OK), 0);
+    mj_jit_close(jit);
+}
+
 /* It hangs on the first question; asked once a run, not once a kernel. */
 static void a_hanging_compiler_is_killed(void **state)
 {
@@ -334,6 +361,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(rebuilt_images_that_do_not_load_are_errors, fresh),
         cmocka_unit_test_setup(a_bad_entry_counts_once, fresh),
         cmocka_unit_test_setup(a_hanging_compiler_is_killed, fresh),
+        cmocka_unit_test_setup(left_over_folders_go, fresh),
         cmocka_unit_test_setup(nvrtc_keeps_its_limit, fresh),
     };
     MjCompiler *cc = NULL;
