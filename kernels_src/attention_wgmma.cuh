@@ -93,12 +93,6 @@ template <int A_ROWS, int COLS> MJ_FN void mj_wgmma_rows(float (&s)[COLS / 2], u
     mj_ptx_product_rows<COLS, HEAD_DIM / 16, MJ_SLAB_BYTES(A_ROWS), MJ_SLAB_BYTES(COLS)>(s, mj_desc_rows(a), mj_desc_rows(b));
 }
 
-/* The same with A's fragments in registers. */
-template <int COLS> MJ_FN void mj_wgmma_rows(float (&s)[COLS / 2], const mj_u32 (&a)[HEAD_DIM / 16][4], uint32_t b)
-{
-    mj_ptx_product_rows_reg<COLS, HEAD_DIM / 16, MJ_SLAB_BYTES(COLS)>(s, a, mj_desc_rows(b));
-}
-
 /* o(64, D) (+)= P(64, ROWS_) B(ROWS_, D): P in registers, B a tile of ROWS_ rows. */
 template <int ROWS_>
 MJ_FN void mj_wgmma_columns(float (&o)[HEAD_DIM / 2], const mj_u32 (&p)[ROWS_ / 16][4], uint32_t b, int32_t accumulate)

@@ -156,12 +156,12 @@ template <int Cols> MJ_PTX void mj_ptx_wgmma_e5m2_e5m2(float (&d)[Cols / 2], mj_
 
 /* ---- whole products (sm_90a) ---------------------------------------------------------------------------------------- */
 
-/* A run of wgmmas over K in one statement: a compiler that sees each of them with all its accumulators takes twice as long, and
- * an accumulator that is only written is free until then. bf16, K-major A and B in shared memory with the 128-byte swizzle:
+/* A run of wgmmas over K in one statement, so that accumulators which are only written hold no registers before it. bf16, K-major A and B in shared memory with the 128-byte swizzle:
  * 4 steps of 16 are one slab of 64 columns, the next slab begins `a_slab`, `b_slab` bytes further.
  *   rows:     d(64, Cols) = A(64, 16 Steps) B(Cols, 16 Steps)^T
- *   rows_reg: the same with A's fragments in registers
- *   columns:  d(64, Cols) (+)= A(64, 16 Steps) B(16 Steps, Cols), A in registers, B MN-major; `accumulate` as in wgmma */
+ *   columns:  d(64, Cols) (+)= A(64, 16 Steps) B(16 Steps, Cols), A in registers, B MN-major; `accumulate` as in wgmma.
+ * A in registers must be made anew for each product: fragments that a loop does not change were lost by ptxas 13.0, which put
+ * others into their registers and did not load them again. */
 template <int Cols, int Steps> struct MjProduct;
 
 #define MJ_PTX_W8(d, i)                                                                                               \
@@ -197,10 +197,6 @@ template <int Cols, int Steps> struct MjProduct;
             asm volatile(MJ_PTX_OPEN(Y) "mov.b64 a, " X ";\n" MJ_PTX_ROWS4(C, MJ_PTX_LIST##C, "q") "}"               \
                          : MJ_PTX_W##C(d) : "l"(a), "l"(b));                                                          \
         }                                                                                                             \
-        template <int SB> MJ_PTX void rows_reg(float (&d)[C / 2], const mj_u32 (&a)[4][4], mj_u64 b) {                \
-            asm volatile(MJ_PTX_OPEN(B4) MJ_PTX_REG4(C, MJ_PTX_LIST##C, "q", "0", "2", F0, F1, F2, F3) "}"            \
-                         : MJ_PTX_W##C(d) : MJ_PTX_R16(a, 0), "l"(b));                                                \
-        }                                                                                                             \
         MJ_PTX void columns(float (&d)[C / 2], const mj_u32 (&a)[4][4], mj_u64 b, int acc) {                          \
             asm volatile(MJ_PTX_OPEN(B4) "setp.ne.b32 q, " C4 ", 0;\n"                                               \
                          MJ_PTX_REG4(C, MJ_PTX_LIST##C, "q", "1", "128", F0, F1, F2, F3) "}"                          \
@@ -212,11 +208,6 @@ template <int Cols, int Steps> struct MjProduct;
             asm volatile(MJ_PTX_OPEN(Y) "mov.b64 a, " X ";\n" MJ_PTX_ROWS4(C, MJ_PTX_LIST##C, "q")                   \
                          MJ_PTX_AB(Z, T) MJ_PTX_ROWS4(C, MJ_PTX_LIST##C, "p") "}"                                     \
                          : MJ_PTX_W##C(d) : "l"(a), "l"(b), "n"(SA / 16 - 6), "n"(SB / 16 - 6));                      \
-        }                                                                                                             \
-        template <int SB> MJ_PTX void rows_reg(float (&d)[C / 2], const mj_u32 (&a)[8][4], mj_u64 b) {                \
-            asm volatile(MJ_PTX_OPEN(B8) MJ_PTX_REG4(C, MJ_PTX_LIST##C, "q", "0", "2", F0, F1, F2, F3) MJ_PTX_B(C8)   \
-                         MJ_PTX_REG4(C, MJ_PTX_LIST##C, "p", "0", "2", F4, F5, F6, F7) "}"                            \
-                         : MJ_PTX_W##C(d) : MJ_PTX_R16(a, 0), MJ_PTX_R16(a, 4), "l"(b), "n"(SB / 16 - 6));            \
         }                                                                                                             \
         MJ_PTX void columns(float (&d)[C / 2], const mj_u32 (&a)[8][4], mj_u64 b, int acc) {                          \
             asm volatile(MJ_PTX_OPEN(B8) "setp.ne.b32 q, " C8 ", 0;\n"                                               \
@@ -234,10 +225,6 @@ MJ_PTX_PRODUCT(128, "%64", "%65", "%66", "%67", "{%64, %65, %66, %67}", "{%68, %
 
 template <int Cols, int Steps, int SA, int SB> MJ_PTX void mj_ptx_product_rows(float (&d)[Cols / 2], mj_u64 a, mj_u64 b) {
     MjProduct<Cols, Steps>::template rows<SA, SB>(d, a, b);
-}
-template <int Cols, int Steps, int SB>
-MJ_PTX void mj_ptx_product_rows_reg(float (&d)[Cols / 2], const mj_u32 (&a)[Steps][4], mj_u64 b) {
-    MjProduct<Cols, Steps>::template rows_reg<SB>(d, a, b);
 }
 template <int Cols, int Steps>
 MJ_PTX void mj_ptx_product_columns(float (&d)[Cols / 2], const mj_u32 (&a)[Steps][4], mj_u64 b, int acc) {

@@ -223,11 +223,6 @@ MJ_PTX void mj_ptx_product_rows(float (&d)[Cols / 2], mj_u64 a, mj_u64 b, SIM_HE
         simgpu_wgmma(d, Cols, 0, a + k / 4 * (SA / 16) + k % 4 * 2, b + k / 4 * (SB / 16) + k % 4 * 2, SIM_BF16, SIM_BF16, 0, 0, k > 0,
                      SIM_HERE);
 }
-template <int Cols, int Steps, int SB>
-MJ_PTX void mj_ptx_product_rows_reg(float (&d)[Cols / 2], const mj_u32 (&a)[Steps][4], mj_u64 b, SIM_HERE_ARGS) {
-    for (int k = 0; k < Steps; k++)
-        simgpu_wgmma(d, Cols, a[k], 0, b + k / 4 * (SB / 16) + k % 4 * 2, SIM_BF16, SIM_BF16, 0, 0, k > 0, SIM_HERE);
-}
 template <int Cols, int Steps>
 MJ_PTX void mj_ptx_product_columns(float (&d)[Cols / 2], const mj_u32 (&a)[Steps][4], mj_u64 b, int acc, SIM_HERE_ARGS) {
     for (int k = 0; k < Steps; k++) simgpu_wgmma(d, Cols, a[k], 0, b + k * 128, SIM_BF16, SIM_BF16, 0, 1, k > 0 ? 1 : acc, SIM_HERE);
