@@ -56,7 +56,7 @@ static void candidate_row(MjTuneRun *run, const MjTuned *t, int i, const char *r
     mj_table_real(run->table, timed ? 1e6 * c->time.median_s : (double)NAN, 1);
     mj_table_show(run->table, timed ? json_pack("[ff]", 1e6 * c->time.low_s, 1e6 * c->time.high_s) : json_null(), timed ? spread : "n/a");
     mj_table_real(run->table, timed ? choice->time.median_s / c->time.median_s : (double)NAN, 3);
-    mj_table_text(run->table, c->refused[0] != '\0' ? c->refused : i == t->winner ? (c->chosen ? "stays" : "kept") : c->chosen ? "the model's choice" : "");
+    mj_table_text(run->table, c->refused[0] != '\0' ? c->refused : i == t->winner ? (c->chosen ? "stays" : "kept") : c->chosen ? "without tuning" : "");
     mj_str_free(&values);
 }
 

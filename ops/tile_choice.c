@@ -156,11 +156,11 @@ void mj_gemm_cost(const MjGemmModel *model, const MjTemplate *t, const MjCard *c
     if (out->resident < 1) out->resident = 1;
     out->waves = ceil_div(out->tiles, floor(card->units / cluster) * cluster);
     out->mma_cycles = 2.0 * tile_m * tile_n * steps * model->depth_bytes / operand / rate;
-    out->scale_cycles = a->scale_mode == MJ_SCALE_BLOCK ? tile_m * tile_n * ceil_div(depth, 128) / card->fma_cycle : 0.0;
+    /* Two multiply-adds an accumulator for each 128 of K: the products' scale, and the sum. */
+    out->scale_cycles = a->scale_mode == MJ_SCALE_BLOCK ? 2.0 * tile_m * tile_n * ceil_div(depth, 128) / card->fma_cycle : 0.0;
     out->load_cycles = (tile_m / cluster + tile_n) * steps * model->depth_bytes / card->l2_cycle;
-    /* Two groups of warps take turns between the tensor cores and the scales: the longer of the two, and a part of the other. */
-    const double math = fmax(out->mma_cycles, out->scale_cycles) + 0.25 * fmin(out->mma_cycles, out->scale_cycles);
-    const double busy = fmax(math, out->load_cycles);
+    const double math = out->mma_cycles + (1.0 - model->scales_hidden) * out->scale_cycles;
+    const double busy = fmax(math + steps * model->step_cycles, out->load_cycles);
     const double ahead = stages > 1 ? stages - 1 : 1;
     out->wait_cycles = fmax(0.0, LATENCY_CYCLES / ahead - busy / steps) * steps / out->resident;
     out->epilogue_cycles = TILE_CYCLES + tile_m * tile_n * type_bytes(a->c_type) * (a->epilogue != 0 ? 2.0 : 1.0) / STORE_CYCLE;

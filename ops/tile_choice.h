@@ -51,6 +51,8 @@ bool mj_tuning_next(const MjTemplate *t, const int32_t *asked, MjTuningCount *co
  * cores' rate that the template's instructions reach; `overlap`: whether a tile's epilogue runs beside the next tile. */
 typedef struct MjGemmModel {
     double rate;
+    double scales_hidden; /* the part of the scales' time during which other warps keep the tensor cores busy */
+    double step_cycles;   /* of a stage, beside its products: barriers, and waits for products that nothing hides */
     bool overlap;
     int depth_bytes; /* of K in one stage, a row */
 } MjGemmModel;
