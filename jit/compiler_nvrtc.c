@@ -71,6 +71,7 @@ static const char *serialised(const char *log)
         {"C7508", "setmaxnreg was ignored (C7508): give the kernel a register cap with launch bounds"},
         {"C7511", "wgmma was serialised (C7511)"},
         {"C7517", "a wait was put between wgmma instructions (C7517)"},
+        {"instructions are serialized", "wgmma was serialised; the log says why"}, /* C7510, C7512, C7518, ... */
     };
 
     for (size_t i = 0; log && i < sizeof codes / sizeof *codes; i++)

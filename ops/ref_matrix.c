@@ -184,6 +184,9 @@ const MjOpShape mj_shapes_attention[] = {
     {.tokens = 256, .live = 256, .heads = 1, .head_dim = 128, .window = 64, .rows = 128},
     {.tokens = 190, .live = 3, .heads = 1, .head_dim = 64, .window = 1},
     {.tokens = 320, .live = 300, .heads = 1, .head_dim = 64, .window = 70},
+    /* More tiles than a GPU has multiprocessors: persistent blocks take a second one. */
+    {.tokens = 1100, .live = 1090, .heads = 18, .head_dim = 64, .window = 40},
+    {.tokens = 1030, .live = 1030, .heads = 17, .head_dim = 128, .window = 30},
     END,
 };
 /* One sequence, so that the count of products from tokens and window is right. */
