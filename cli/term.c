@@ -10,15 +10,17 @@
 
 static bool g_progress_shown;
 
-static void clear_progress(void)
+/* What stands before a message: the results so far, in whole lines where both streams are one file; no progress line. */
+static void make_way(void)
 {
+    (void)fflush(stdout); /* an error stays set, and is reported when the program ends */
     if (g_progress_shown) fputs("\r\033[K", stderr);
     g_progress_shown = false;
 }
 
 static void say(const char *label, const char *fmt, va_list ap)
 {
-    clear_progress();
+    make_way();
     fprintf(stderr, "mojit: %s", label);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
@@ -42,7 +44,7 @@ void mj_term_warn(const char *fmt, ...)
 
 void mj_term_error(const MjError *err)
 {
-    clear_progress();
+    make_way();
     bool tty = isatty(STDERR_FILENO) != 0;
     fprintf(stderr, "mojit: %serror:%s %s\n", tty ? "\033[31m" : "", tty ? "\033[0m" : "", err->message);
     if (err->log != NULL && err->log[0] != '\0') {
@@ -65,7 +67,7 @@ void mj_term_progress(const char *fmt, ...)
 
 void mj_term_progress_done(void)
 {
-    clear_progress();
+    make_way();
     fflush(stderr);
 }
 
