@@ -162,6 +162,16 @@ static void rate(const MjMachine *m, bool fp8, bool cpu, MjBenchResult *r)
 static int beside_cublaslt(MjBench *b, MjCase *c, MjBenchResult *r, MjError *err)
 {
     int rc = mj_bench_cublaslt(b->lt, &b->ops, c, b->options.seconds, &r->library_s, r->library, sizeof r->library, err);
+    if (rc == 0 && r->library[0] != '\0') {
+        bool same = false;
+        rc = mj_bench_cublaslt_bits(b->lt, &b->ops, c, &same, err);
+        if (rc == 0) r->library_same_bits = same;
+        if (rc == MJ_ERR_MISSING) {
+            mj_error_clear(err);
+            rc = 0;
+        }
+        return rc;
+    }
     if (rc != MJ_ERR_MISSING && rc != MJ_ERR_NUMERIC) return rc;
     say(b, err->message);
     mj_error_clear(err);
@@ -176,7 +186,7 @@ int mj_bench_op(MjBench *b, MjOpId id, const MjOpShape *shape, MjBenchResult *ou
     MjCase *c = NULL;
     MjStr line = MJ_STR_INIT;
     MjMachine machine;
-    MjBenchResult r = {.library_s = (double)NAN, .reference_s = (double)NAN};
+    MjBenchResult r = {.library_same_bits = -1, .library_s = (double)NAN, .reference_s = (double)NAN};
     MJ_TRY(mj_bench_machine(b, &machine, err));
     MJ_TRY(mj_case_open(&b->ops, id, shape, 1, &c, err));
     if (mj_case_is_large(c)) mj_case_sample(c);

@@ -53,6 +53,7 @@ typedef struct MjBenchResult {
     bool sampled;              /* samples of the outputs were checked, not all elements: the shape is large */
     double reference_s;        /* the plain reference on one core; NAN when only samples were computed */
     double library_s;          /* the same product by a library on the same machine; NAN: no GEMM, or not found */
+    int library_same_bits;     /* cuBLASLt's pinned algorithm with fewer rows: 1 the same, 0 other bits, -1 not looked at */
     char library[48];          /* "OpenBLAS f32", "cuBLASLt fp8 block, a call a group", ...; empty: none */
 } MjBenchResult;
 
@@ -71,6 +72,9 @@ int mj_bench_machine_cuda(MjOps *ops, MjBlasLt *lt, double seconds, MjMachine *o
  * MJ_ERR_MISSING: it has no such product. MJ_ERR_NUMERIC: its result fails the case's check. Overwrites C. */
 int mj_bench_cublaslt(MjBlasLt *lt, MjOps *ops, MjCase *c, double seconds, double *median, char *name, size_t cap,
                       MjError *err) MJ_MUST_CHECK;
+/* Whether the algorithm pinned to a dense case's rows gives the same bits for fewer of them (or when fewer are summed over and
+ * the rest are zeros). Overwrites A and C. MJ_ERR_MISSING: not looked at, or the algorithm cannot do fewer. */
+int mj_bench_cublaslt_bits(MjBlasLt *lt, MjOps *ops, MjCase *c, bool *same, MjError *err) MJ_MUST_CHECK;
 /* Its best rates on large products of random data; values that it can't give are left. */
 int mj_bench_cublaslt_best(MjBlasLt *lt, MjOps *ops, double seconds, double *bf16, double *fp8, MjError *err) MJ_MUST_CHECK;
 

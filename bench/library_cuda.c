@@ -152,6 +152,57 @@ out:
     return rc;
 }
 
+/* ---- the same bits for fewer rows? ------------------------------------------------------------------------------------ */
+
+enum { SOME_ROWS = 128 };
+
+/* Runs the product with `rows` of its varying dimension, pinned to `most`, and takes what it wrote: the first rows of C, or
+ * all of it where the rows are summed over. */
+static int run_pinned(MjBlasLt *lt, MjOps *ops, const MjGemmArgs *g, int32_t rows, int32_t most, void *out, size_t bytes, MjError *err)
+{
+    MjGemmArgs a = *g;
+    MjLtGemm p;
+    int rc = 0;
+    if (g->layout == MJ_GEMM_TN) a.k = rows;
+    else a.m = rows;
+    if (!mj_gemm_library_map(&a, most, &p)) return mj_error(err, MJ_ERR_MISSING, "cuBLASLt has no such product");
+    MJ_TRY(ops->device->ops->fill(ops->device, g->c, 0, bytes, err));
+    MJ_TRY(mj_blaslt_gemm(lt, &p, err));
+    MJ_TRY(ops->device->ops->download(ops->device, out, g->c, bytes, err));
+out:
+    return rc;
+}
+
+int mj_bench_cublaslt_bits(MjBlasLt *lt, MjOps *ops, MjCase *mj_case, bool *same, MjError *err)
+{
+    const MjGemmArgs *g = mj_case_args(mj_case);
+    const bool tn = g->layout == MJ_GEMM_TN;
+    const int32_t most = (tn ? g->k : g->m) / SOME_ROWS * SOME_ROWS;
+    const int32_t fewer[] = {SOME_ROWS, most / 2 / SOME_ROWS * SOME_ROWS, most - SOME_ROWS};
+    const size_t bytes = (size_t)(tn ? g->m : SOME_ROWS) * (size_t)g->n * (g->c_type == MJ_T_F32 ? 4 : 2);
+    void *all = NULL, *few = NULL;
+    int rc = 0;
+    if (g->group != MJ_GROUP_NONE || most < 2 * SOME_ROWS || (tn && g->a_type != MJ_T_BF16))
+        return mj_error(err, MJ_ERR_MISSING, "not looked at: grouped, too few rows, or fp8 summed over rows");
+    all = mj_xmalloc(bytes);
+    few = mj_xmalloc(bytes);
+    *same = true;
+    for (int i = 0; i < 3; i++) {
+        if (fewer[i] < SOME_ROWS) continue;
+        if (tn) { /* rows that are only there in the larger one are zeros, as a step's padding is */
+            char *from = (char *)(uintptr_t)g->a + (size_t)fewer[2 - i] * (size_t)g->m * 2;
+            MJ_TRY(ops->device->ops->fill(ops->device, from, 0, (size_t)(g->k - fewer[2 - i]) * (size_t)g->m * 2, err));
+        }
+        if (i == 0 || tn) MJ_TRY(run_pinned(lt, ops, g, most, most, all, bytes, err));
+        MJ_TRY(run_pinned(lt, ops, g, tn ? fewer[2 - i] : fewer[i], most, few, bytes, err));
+        *same = *same && memcmp(all, few, bytes) == 0;
+    }
+out:
+    free(all);
+    free(few);
+    return rc;
+}
+
 /* ---- its best ---------------------------------------------------------------------------------------------------- */
 
 /* Numbers from -1 to 1 in bf16, or of sizes 2^-3 to 2 in e4m3: what is all zeros, or nearly, runs faster than real data. */

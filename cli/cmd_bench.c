@@ -38,6 +38,8 @@ typedef struct MjBenchRun {
     MjMachine machine;
     double lookup_ns;
     int failed, missing;
+    int dense, dense_slower; /* dense products beside cuBLASLt, and those in which it was faster */
+    int bits, bits_same;     /* those in which its pinned algorithm was given fewer rows, and kept the bits */
     bool large;        /* shapes */
     json_t *device;    /* what was measured on */
     json_t *steps;     /* of whole steps, when asked for */
@@ -58,6 +60,12 @@ static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char 
 {
     const MjTiming *t = &r->time;
     char text[80];
+    if (strncmp(r->library, "cuBLASLt", 8) == 0 && strstr(r->library, "group") == NULL && isfinite(r->library_s)) {
+        run->dense++;
+        run->dense_slower += r->library_s < t->median_s;
+    }
+    run->bits += r->library_same_bits >= 0;
+    run->bits_same += r->library_same_bits == 1;
     mj_table_text(run->table, mj_op_name(id));
     mj_table_text(run->table, mode);
     mj_table_text(run->table, shape);
@@ -77,6 +85,7 @@ static void result_row(MjBenchRun *run, MjOpId id, const char *mode, const char 
     snprintf(text, sizeof text, "%.2f %s", r->library_s / t->median_s, r->library);
     real_or_null(run->table, r->library_s / t->median_s, text);
     mj_table_text(run->table, r->library[0] != '\0' ? r->library : NULL);
+    mj_table_show(run->table, r->library_same_bits < 0 ? json_null() : json_boolean(r->library_same_bits), "");
 }
 
 /* After every row, too. */
@@ -265,6 +274,11 @@ static int bench_ops(MjBenchRun *run, MjError *err)
         if (rc != 0) return rc;
     }
     char ns[32];
+    if (run->dense > 0) { /* what the rule of run.dense_gemm gives up, or gains */
+        printf("\ncuBLASLt was faster in %d of %d dense products; run.dense_gemm = auto keeps mojit's own, cublaslt takes the library's\n",
+               run->dense_slower, run->dense);
+        printf("cuBLASLt's algorithm, pinned to the most rows, gave fewer rows the same bits in %d of %d of them\n", run->bits_same, run->bits);
+    }
     printf("\na repeat launch finds its kernel in %s ns\n", mj_format_real(run->lookup_ns, 1, ns));
     return 0;
 }
@@ -277,7 +291,7 @@ int mj_cmd_bench(const MjArgs *args, MjError *err)
         {"gbytes", "GB/s", true},      {"percent_of_machine", "% of machine", true}, {"machine_rate", NULL, false},
         {"percent_of_peak", NULL, true}, {"checked", "checked", false},
         {"times_reference", "x reference", true}, {"library_us", NULL, true}, {"times_library", "x library", true},
-        {"library", NULL, false}, {NULL, NULL, false}};
+        {"library", NULL, false}, {"library_same_bits", NULL, false}, {NULL, NULL, false}};
     int rc = 0;
     MjConfig config;
     MjBenchRun run = {.args = args, .lookup_ns = (double)NAN, .machine = {.bf16_flops = (double)NAN, .copy_bytes = (double)NAN}};

@@ -42,7 +42,8 @@ bool mj_gemm_library_map(const MjGemmArgs *g, int64_t pin_rows, MjLtGemm *out)
 bool mj_gemm_library_rule(MjDenseGemm choice, const MjGemmArgs *g)
 {
     MjLtGemm lt;
-    if (choice != MJ_DENSE_CUBLASLT || g->group != MJ_GROUP_NONE) return false;
+    if (choice == MJ_DENSE_MOJIT || g->group != MJ_GROUP_NONE) return false;
+    if (choice == MJ_DENSE_AUTO && !(MJ_LIBRARY_KEEPS_BITS && g->a_type == MJ_T_BF16)) return false;
     MjGemmArgs any = *g; /* whatever the step's rows are */
     if (g->layout == MJ_GEMM_TN) any.k = MJ_GROUP_ALIGN;
     else any.m = MJ_GROUP_ALIGN;

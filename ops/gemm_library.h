@@ -11,9 +11,10 @@
 /* Setting run.dense_gemm. A grouped product is never the library's.
  * `auto`: mojit's kernels. Every mode must give the same bits, and the modes differ in how many rows a layer is padded to.
  *   mojit's own kernels add up in an order that does not depend on that; cuBLASLt does not say that its kernels do, so `auto`
- *   does not take it on trust, even where it is faster (mojit bench gemm shows where).
- * `cublaslt`: the library wherever it can. Its algorithm is pinned to the one for the run's largest step, without a split of K:
- *   whether that keeps the bits the same on a given card, tools/gpu_check.sh looks at. */
+ *   does not take it on trust, even where it is faster. mojit bench gemm shows where it is, and whether its algorithm, pinned to
+ *   the most rows, kept the bits when it was given fewer; MJ_LIBRARY_KEEPS_BITS is what has been seen so far.
+ * `cublaslt`: the library wherever it can. Its algorithm is pinned to the one for the run's largest step, without a split of K. */
+#define MJ_LIBRARY_KEEPS_BITS 0 /* 1: seen on the cards that matter; `auto` then gives it dense bf16 where it is there */
 typedef enum MjDenseGemm { MJ_DENSE_AUTO, MJ_DENSE_MOJIT, MJ_DENSE_CUBLASLT } MjDenseGemm;
 
 /* The rule, and the only place of it: whether this product is to be the library's. Depends on the setting and on what is the

@@ -338,7 +338,9 @@ static int check_outputs(MjOps *ops, const MjOpRow *row, const void *args, const
 
 static bool by_library(const MjOps *ops, MjOpId id, const void *args)
 {
-    return id == MJ_OP_GEMM && ops->family != MJ_FAMILY_CPU && mj_gemm_library_rule(ops->dense, args);
+    if (id != MJ_OP_GEMM || ops->family == MJ_FAMILY_CPU) return false;
+    if (ops->dense == MJ_DENSE_AUTO && ops->library == NULL) return false; /* nor in a plan: the machine may not have it */
+    return mj_gemm_library_rule(ops->dense, args);
 }
 
 /* A dense product by cuBLASLt; while a plan is recorded, only the library's own plan is made, so that none is left to make

@@ -115,8 +115,13 @@ static int open_library(MjTrain *t, MjError *err) {
     MjDims d;
     char line[200];
     t->ops.dense = (MjDenseGemm)t->opt.config.run.dense_gemm;
-    if (t->ops.dense != MJ_DENSE_CUBLASLT) return 0;
-    MJ_TRY(mj_blaslt_open(t->device, &t->library, err));
+    if (t->ops.dense == MJ_DENSE_MOJIT || (t->ops.dense == MJ_DENSE_AUTO && !MJ_LIBRARY_KEEPS_BITS)) return 0;
+    rc = mj_blaslt_open(t->device, &t->library, err);
+    if (rc == MJ_ERR_MISSING && t->ops.dense == MJ_DENSE_AUTO) { /* not there: mojit's own */
+        mj_error_clear(err);
+        return 0;
+    }
+    if (rc != 0) return rc;
     MJ_TRY(mj_dims_make(&t->opt.config, &d, err));
     t->ops.library = t->library;
     t->ops.library_rows = d.max_tokens;

@@ -50,6 +50,12 @@ static void check_shapes(Rig *r)
         mj_shape_text(s, &text);
         int rc = mj_case_open(&r->ops, MJ_OP_GEMM, s, 3, &c, &err);
         if (rc == 0) rc = mj_bench_cublaslt(r->lt, &r->ops, c, 1e-6, &median, name, sizeof name, &err);
+        bool same = false;
+        if (rc == 0) {
+            const int looked = mj_bench_cublaslt_bits(r->lt, &r->ops, c, &same, &err);
+            expect(looked == MJ_ERR_MISSING || (looked == 0 && same), "the simulated library's bits with fewer rows", err.message);
+            mj_error_clear(&err);
+        }
         right += rc == 0 && median > 0 && strncmp(name, "cuBLASLt ", 9) == 0;
         refused += rc == MJ_ERR_MISSING;
         expect(rc == 0 || rc == MJ_ERR_MISSING, mj_str_text(&text), err.message);
