@@ -141,7 +141,7 @@ template <int Groups> MJ_PTX void mj_ptx_cp_async_wait(void) {
 
 /* ---- matrix fragments: ldmatrix, stmatrix, mma.sync ---------------------------------------------------------- */
 
-/* "Warp-level matrix instructions: ldmatrix": x4 8x8 matrices of b16; lane l gives the address of row l % 8 of matrix
+/* "Warp-level matrix load instruction: ldmatrix": x4 8x8 matrices of b16; lane l gives the address of row l % 8 of matrix
  * l / 8, 16-byte aligned. Collective. */
 MJ_PTX void mj_ptx_ldmatrix_x4(mj_u32 (&r)[4], mj_u32 addr) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -195,7 +195,7 @@ MJ_PTX_MMA_FP8(mj_ptx_mma_e5m2_e5m2, "e5m2", "e5m2")
 
 #if __CUDA_ARCH__ >= 900
 
-/* "stmatrix": the inverse of ldmatrix. Collective. */
+/* "Warp-level matrix store instruction: stmatrix": the inverse of ldmatrix. Collective. */
 MJ_PTX void mj_ptx_stmatrix_x4(mj_u32 addr, const mj_u32 (&r)[4]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(addr), "r"(r[0]), "r"(r[1]),
                  "r"(r[2]), "r"(r[3])

@@ -28,14 +28,16 @@ template <int R> MJ_PTX void mj_ptx_wgmma_pin(float (&d)[R]) {
     for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-/* "Asynchronous warpgroup: Matrix Descriptor Format". Offsets in bytes; `swizzle`: 1 = 128 B, 2 = 64 B, 3 = 32 B, 0 none. */
+/* "Asynchronous Warpgroup Level Matrix Instructions: Matrix Descriptor Format". Offsets in bytes; `swizzle`: 1 = 128 B,
+ * 2 = 64 B, 3 = 32 B, 0 none. */
 MJ_PTX mj_u64 mj_ptx_wgmma_desc(mj_u32 addr, mj_u32 leading, mj_u32 stride, mj_u32 swizzle) {
     return (mj_u64)((addr & 0x3ffff) >> 4) | (mj_u64)((leading & 0x3ffff) >> 4) << 16 |
            (mj_u64)((stride & 0x3ffff) >> 4) << 32 | (mj_u64)swizzle << 62;
 }
 
 /* "wgmma.mma_async": d(64, N) (+)= A(64, K) B(K, N); N/2 accumulators a thread. `accumulate` 0 ignores d's old value.
- * TRANS 0 = K-major, 1 = MN-major (bf16 only). The register-A form takes the fragment of "Register Fragments: m64k16". */
+ * TRANS 0 = K-major, 1 = MN-major (bf16 only). The register-A form takes the fragment of "Matrix
+ * Fragments for wgmma.mma_async.m64nNk16"; operands in memory lie as "Shared Memory Matrix Layout" says. */
 template <int Cols> struct MjWgmma;
 
 #define MJ_PTX_L0 "%0, %1, %2, %3, %4, %5, %6, %7"

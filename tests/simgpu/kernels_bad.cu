@@ -192,3 +192,18 @@ BAD(bad_trap) {
     if (threadIdx.x == 7) mj_ptx_trap();
     a.out[threadIdx.x] = 1.0f;
 }
+BAD(bad_freed) { a.out[threadIdx.x] = a.in[threadIdx.x]; } /* the host freed `in` before */
+BAD(bad_wgmma_disagree) { /* lane 5 has another descriptor than its warp */
+    extern __shared__ __align__(1024) unsigned char tiles[];
+    for (int i = (int)threadIdx.x; i < 16384; i += (int)blockDim.x) tiles[i] = 0;
+    mj_ptx_fence_async();
+    __syncthreads();
+    float d[16];
+    const mj_u32 base = mj_ptx_shared(tiles) + (threadIdx.x == 5 ? 1024 : 0);
+    const mj_u64 x = mj_ptx_wgmma_desc(base, 16, 1024, 1);
+    mj_ptx_wgmma_fence();
+    mj_ptx_wgmma_bf16<32, 0, 0>(d, x, x, 0);
+    mj_ptx_wgmma_commit();
+    mj_ptx_wgmma_wait<0>();
+    a.out[threadIdx.x] = d[0];
+}

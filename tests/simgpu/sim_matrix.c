@@ -5,9 +5,10 @@
  * 2^(largest exponent - 13). MOJIT_SIMGPU_BF16_BITS=25 does so to bf16 products, whose sums a tensor core cuts as well instead
  * of rounding them.
  *
- * Sources, PTX ISA: "ldmatrix", "stmatrix", "Matrix Fragments for mma.m16n8k16 with floating point type", "... m16n8k32",
- * "Asynchronous Warpgroup Level Matrix Instructions" (register fragments, shared-memory matrix layout, matrix descriptor),
- * "setmaxnreg". */
+ * Sources, PTX ISA: "Warp-level matrix load instruction: ldmatrix", "... store instruction: stmatrix", "Matrix Fragments for
+ * mma.m16n8k16 with floating point type", "... mma.m16n8k32"; "Asynchronous Warpgroup Level Matrix Instructions": "Matrix
+ * Fragments for wgmma.mma_async.m64nNk16", "Shared Memory Matrix Layout", "Matrix Descriptor Format"; "setmaxnreg".
+ * test_matrix.c holds each layout against one that it writes down on its own. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -297,6 +297,8 @@ static const Bad bads[] = {
     {"bad_cp_async_no_wait", 32, 1, 512, "LAUNCH_FAILED", "still in flight"},
     {"bad_wgmma_no_fence", 128, 1, 16384, "LAUNCH_FAILED", "without a wgmma.fence"},
     {"bad_wgmma_no_proxy_fence", 128, 1, 16384, "LAUNCH_FAILED", "no fence.proxy.async"},
+    {"bad_wgmma_disagree", 128, 1, 16384, "LAUNCH_FAILED", "lanes 0 and 5 of a warp disagree about a descriptor"},
+    {"bad_freed", 32, 1, 0, "ILLEGAL_ADDRESS", "was freed"},
     {"bad_registers", 384, 1, 0, "LAUNCH_FAILED", "92160 registers"},
     {"bad_cluster_exit", 32, 2, 0, "LAUNCH_FAILED", "all of whose threads have left"},
     {"bad_trap", 32, 1, 0, "LAUNCH_FAILED", "thread 7 of 32"},
@@ -317,6 +319,7 @@ static void test_bad_kernels(void **state)
         const Args args = {dout, din, N};
         const MjLaunch l = {.grid = b->cluster, .block = b->block, .cluster = b->cluster, .shared_bytes = b->shared, .args = &args,
                             .args_bytes = sizeof args, .label = b->kernel, .tensor_maps = maps, .tensor_map_bytes = sizeof maps};
+        if (strcmp(b->kernel, "bad_freed") == 0) dev->ops->free(dev, din);
         const int rc = launch(b->kernel, &l, &err);
         if (rc == 0 || strstr(err.message, b->result) == NULL || strstr(err.message, b->says) == NULL ||
             strstr(err.message, b->kernel) == NULL) {

@@ -1,0 +1,315 @@
+/* The simulator's matrix instructions against layouts written down here from the figures and formulas of the PTX manual, each
+ * named by its section; and the arithmetic that tests/simgpu/README.md promises. Arguments: the simulator's libraries,
+ * kernels_matrix.cu. With MOJIT_SIMGPU_FP8_BITS=13 only the test of short sums runs: the setting holds for a process. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "jit/compiler.h"
+#include "runtime/base/fs.h"
+#include "runtime/device.h"
+
+typedef struct Args {
+    uint32_t *out;
+    const uint32_t *in;
+    int n;
+} Args;
+
+#define WORDS 4096
+static uint32_t in[WORDS], out[WORDS], *din, *dout;
+static const char *path;
+static MjDevice *dev;
+static MjModule *module;
+
+#define OK(expr)                                                                                              \
+    do {                                                                                                      \
+        if ((expr) != 0) fail_msg("%s\n%s", err.message, err.log != NULL ? err.log : "");                     \
+    } while (0)
+
+static int open_device(void **state)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjCompiler *c = NULL;
+    MjCompileResult image = {0};
+    char *text = NULL;
+    size_t len;
+    void *p;
+    (void)state;
+    OK(mj_fs_read(path, &text, &len, &err));
+    OK(mj_compiler_nvrtc_open(&c, &err));
+    const MjCompileRequest req = {.source = text, .source_name = "kernels_matrix.cu", .target = "sm_90a", .entry = ""};
+    OK(c->compile(c, &req, &image, &err));
+    OK(mj_device_open("cuda", NULL, &dev, &err));
+    OK(dev->ops->module_load(dev, image.image, image.image_bytes, &module, &err));
+    OK(dev->ops->alloc(dev, sizeof in, "in", &p, &err));
+    din = p;
+    OK(dev->ops->alloc(dev, sizeof out, "out", &p, &err));
+    dout = p;
+    mj_compile_result_free(&image);
+    c->close(c);
+    free(text);
+    return 0;
+}
+static int close_device(void **state)
+{
+    (void)state;
+    dev->ops->module_unload(dev, module);
+    mj_device_close(dev);
+    return 0;
+}
+
+static void run(const char *kernel, uint32_t threads, size_t shared)
+{
+    MjError err = MJ_ERROR_INIT;
+    MjKernelFn *fn = NULL;
+    const Args args = {dout, din, 0};
+    const MjLaunch l = {.grid = 1, .block = threads, .shared_bytes = shared, .args = &args, .args_bytes = sizeof args, .label = kernel};
+    OK(dev->ops->upload(dev, din, in, sizeof in, &err));
+    OK(dev->ops->module_function(module, kernel, &fn, &err));
+    OK(dev->ops->launch(dev, fn, &l, &err));
+    OK(dev->ops->synchronize(dev, &err));
+    OK(dev->ops->download(dev, out, dout, sizeof out, &err));
+}
+
+static uint32_t bits_of(float x)
+{
+    uint32_t b;
+    memcpy(&b, &x, 4);
+    return b;
+}
+static float float_of(uint32_t b)
+{
+    float x;
+    memcpy(&x, &b, 4);
+    return x;
+}
+
+/* ---- "Warp-level matrix instructions: ldmatrix", "stmatrix" ---------------------------------------------------------- */
+
+/* Element (r, c) of matrix i is 64i + 8r + c. Lane t holds row t / 4, columns 2(t % 4) and the next, of each matrix in a
+ * register; transposed: column t / 4, rows 2(t % 4) and the next. */
+static void test_ldmatrix(void **state)
+{
+    (void)state;
+    for (uint32_t w = 0; w < 128; w++) in[w] = 2 * w | (2 * w + 1) << 16;
+    run("matrix_load", 32, 0);
+    assert_int_equal(out[4 * 5 + 0], 10 | 11 << 16);         /* lane 5: row 1, columns 2 and 3 */
+    assert_int_equal(out[4 * 31 + 3], 254u | 255u << 16);    /* lane 31: row 7, columns 6 and 7 of the last matrix */
+    assert_int_equal(out[128 + 4 * 5 + 0], 17 | 25 << 16);   /* transposed, lane 5: column 1, rows 2 and 3 */
+    assert_int_equal(out[128 + 4 * 30 + 1], 103 | 111 << 16); /* lane 30: column 7, rows 4 and 5 of the second */
+    for (uint32_t t = 0; t < 32; t++)
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint32_t row = 64 * i + 8 * (t / 4) + 2 * (t % 4), col = 64 * i + 16 * (t % 4) + t / 4;
+            assert_int_equal(out[4 * t + i], row | (row + 1) << 16);
+            assert_int_equal(out[128 + 4 * t + i], col | (col + 8) << 16);
+            if (i < 2) assert_int_equal(out[256 + 2 * t + i], row | (row + 1) << 16);
+            if (i < 2) assert_int_equal(out[320 + 2 * t + i], col | (col + 8) << 16);
+        }
+}
+
+static void test_stmatrix(void **state)
+{
+    (void)state;
+    for (uint32_t t = 0; t < 32; t++)
+        for (uint32_t i = 0; i < 4; i++) in[4 * t + i] = (8 * t + 2 * i) | (8 * t + 2 * i + 1) << 16; /* register i of lane t */
+    run("matrix_store", 32, 0);
+    const uint16_t *m = (const uint16_t *)out;
+    assert_int_equal(m[64 * 2 + 8 * 3 + 5], 8 * 14 + 2 * 2 + 1); /* row 3, column 5 of the third: lane 14's high half */
+    for (uint32_t i = 0; i < 4; i++)
+        for (uint32_t r = 0; r < 8; r++)
+            for (uint32_t c = 0; c < 8; c++) {
+                const uint32_t holds = 8 * (4 * r + c / 2) + 2 * i + c % 2, across = 8 * (4 * c + r / 2) + 2 * i + r % 2;
+                assert_int_equal(m[64 * i + 8 * r + c], holds);
+                assert_int_equal(m[256 + 64 * i + 8 * r + c], across);
+                if (i < 2) assert_int_equal(m[512 + 64 * i + 8 * r + c], holds);
+            }
+}
+
+/* ---- mma.sync ------------------------------------------------------------------------------------------------------------ */
+
+typedef enum Type { BF16, F16, E4M3, E5M2 } Type;
+
+/* Small integers are exact in every type: sign, 2^e, mantissa. */
+static uint32_t encode(float x, Type type)
+{
+    static const int mantissa[] = {7, 10, 3, 2}, bias[] = {127, 15, 7, 15};
+    const uint32_t b = bits_of(x), sign = b >> 31;
+    if (x == 0.0f) return 0;
+    const uint32_t e = (uint32_t)((int)(b >> 23 & 255) - 127 + bias[type]), width = type < E4M3 ? 16 : 8;
+    return sign << (width - 1) | e << mantissa[type] | (b & 0x7fffff) >> (23 - mantissa[type]);
+}
+
+static float a_value(int i, int k) { return (float)((3 * i + 5 * k) % 8 - 4) * (i % 3 == 0 ? 2.0f : 1.0f); }
+static float b_value(int k, int j) { return (float)((7 * k + 2 * j) % 7 - 3); }
+static float c_value(int i, int j) { return (float)(10 * i - j); }
+
+static void put(uint32_t *word, int index, uint32_t code, Type type)
+{
+    const int per = type < E4M3 ? 2 : 4;
+    word[index / per] |= code << (index % per * (32 / per));
+}
+
+/* "Matrix Fragments for mma.m16n8k16 with floating point type" and "... mma.m16n8k32": element i of a lane's fragment. */
+static void test_one_mma(const char *kernel, Type at, Type bt)
+{
+    const int depth = at < E4M3 ? 16 : 32, per_a = at < E4M3 ? 8 : 16;
+    memset(in, 0, sizeof in);
+    for (int lane = 0; lane < 32; lane++) {
+        const int group = lane >> 2, within = lane % 4;
+        uint32_t *w = in + 10 * lane;
+        for (int i = 0; i < per_a; i++) {
+            const int row = at < E4M3 ? (i < 2 || (i >= 4 && i < 6) ? group : group + 8) : (i < 4 || (i >= 8 && i < 12) ? group : group + 8);
+            const int col = at < E4M3 ? within * 2 + (i & 1) + (i >= 4 ? 8 : 0) : within * 4 + (i & 3) + (i >= 8 ? 16 : 0);
+            put(w, i, encode(a_value(row, col), at), at);
+        }
+        for (int i = 0; i < per_a / 2; i++) {
+            const int row = bt < E4M3 ? within * 2 + (i & 1) + (i >= 2 ? 8 : 0) : within * 4 + (i & 3) + (i >= 4 ? 16 : 0);
+            put(w + 4, i, encode(b_value(row, group), bt), bt);
+        }
+        for (int i = 0; i < 4; i++) w[6 + i] = bits_of(c_value(group + (i < 2 ? 0 : 8), within * 2 + (i & 1)));
+    }
+    run(kernel, 32, 0);
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            const int row = (lane >> 2) + (i < 2 ? 0 : 8), col = lane % 4 * 2 + (i & 1);
+            float want = c_value(row, col);
+            for (int k = 0; k < depth; k++) want += a_value(row, k) * b_value(k, col);
+            assert_float_equal(float_of(out[4 * lane + i]), want, 0.0f);
+        }
+}
+
+static void test_mma(void **state)
+{
+    (void)state;
+    test_one_mma("matrix_mma_bf16", BF16, BF16);
+    test_one_mma("matrix_mma_f16", F16, F16);
+    test_one_mma("matrix_mma_e4m3_e4m3", E4M3, E4M3);
+    test_one_mma("matrix_mma_e5m2_e4m3", E5M2, E4M3);
+    test_one_mma("matrix_mma_e4m3_e5m2", E4M3, E5M2);
+}
+
+/* ---- wgmma: "Register Fragments and Shared Memory Matrix Layouts", "Matrix Descriptor Format" ------------------------- */
+
+typedef struct Layout { /* where element (mn, k) of 16 bits lies, in bytes */
+    const char *name;
+    uint32_t leading, stride, swizzle, across;
+    uint32_t (*at)(uint32_t mn, uint32_t k);
+} Layout;
+
+static uint32_t at_plain(uint32_t mn, uint32_t k) { return mn / 8 * 256 + k / 8 * 128 + mn % 8 * 16 + k % 8 * 2; }
+static uint32_t at_32(uint32_t mn, uint32_t k) { return mn * 32 + (k / 8 ^ mn % 8 / 4) * 16 + k % 8 * 2; }
+static uint32_t at_64(uint32_t mn, uint32_t k) { return mn * 64 + (k / 8 ^ mn % 8 / 2) * 16 + k % 8 * 2; }
+static uint32_t at_128(uint32_t mn, uint32_t k) { return mn * 128 + (k / 8 ^ mn % 8) * 16 + k % 8 * 2; }
+static uint32_t at_across(uint32_t mn, uint32_t k) { return k * 128 + (mn / 8 ^ k % 8) * 16 + mn % 8 * 2; }
+
+static void check_wgmma(const char *name)
+{
+    for (int t = 0; t < 128; t++)
+        for (int i = 0; i < 8; i++) { /* "Matrix Fragments for wgmma.mma_async.m64nNk16": d in pairs, rows 8 apart, columns 8 apart */
+            const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2), col = 8 * (i / 4) + 2 * (t % 4) + i % 2;
+            float want = 0.0f;
+            for (int k = 0; k < 16; k++) want += a_value(row, k) * b_value(k, col);
+            if (float_of(out[8 * t + i]) != want)
+                fail_msg("%s: thread %d, accumulator %d: want %g, got %g", name, t, i, (double)want, (double)float_of(out[8 * t + i]));
+        }
+}
+
+static void test_wgmma(void **state)
+{
+    static const Layout layouts[] = {
+        {"no swizzle", 128, 256, 0, 0, at_plain}, {"32 bytes", 16, 256, 3, 0, at_32},         {"64 bytes", 16, 512, 2, 0, at_64},
+        {"128 bytes", 16, 1024, 1, 0, at_128},    {"128 bytes, along M", 8192, 1024, 1, 1, at_across},
+    };
+    uint16_t *bytes = (uint16_t *)in;
+    (void)state;
+    for (size_t n = 0; n < sizeof layouts / sizeof *layouts; n++) {
+        const Layout *l = &layouts[n];
+        memset(in, 0, sizeof in);
+        for (uint32_t k = 0; k < 16; k++) {
+            for (uint32_t m = 0; m < 64; m++) bytes[l->at(m, k) / 2] = (uint16_t)encode(a_value((int)m, (int)k), BF16);
+            for (uint32_t j = 0; j < 16; j++) bytes[(8192 + l->at(j, k)) / 2] = (uint16_t)encode(b_value((int)k, (int)j), BF16);
+        }
+        in[2560] = l->leading, in[2561] = l->stride, in[2562] = l->swizzle, in[2563] = l->across;
+        run("matrix_wgmma", 128, 10240);
+        check_wgmma(l->name);
+    }
+    memset(in, 0, sizeof in);
+    for (int t = 0; t < 128; t++) /* A in registers: as mma's fragment, a warp for each 16 rows */
+        for (int i = 0; i < 8; i++) {
+            const int row = 16 * (t / 32) + t % 32 / 4 + (i < 2 || (i >= 4 && i < 6) ? 0 : 8), col = t % 4 * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+            put(in + 4 * t, i, encode(a_value(row, col), BF16), BF16);
+        }
+    for (uint32_t k = 0; k < 16; k++)
+        for (uint32_t j = 0; j < 16; j++) bytes[1024 + at_plain(j, k) / 2] = (uint16_t)encode(b_value((int)k, (int)j), BF16);
+    run("matrix_wgmma_registers", 128, 512);
+    check_wgmma("A in registers");
+}
+
+/* ---- arithmetic ---------------------------------------------------------------------------------------------------------- */
+
+/* 2^24 + 1 + 1: f32 additions one by one would lose both ones; a sum in double, rounded once, keeps 2. */
+static void test_one_rounding(void **state)
+{
+    (void)state;
+    memset(in, 0, sizeof in);
+    in[0] = encode(1.0f, BF16) | encode(1.0f, BF16) << 16; /* lane 0: a(0, 0), a(0, 1) */
+    in[4] = in[0];                                         /* b(0, 0), b(1, 0) */
+    in[6] = bits_of(16777216.0f);                          /* c(0, 0) */
+    run("matrix_mma_bf16", 32, 0);
+    assert_float_equal(float_of(out[0]), 16777218.0f, 0.0f);
+    in[4] = encode(1.0f, BF16); /* 2^24 + 1 lies half-way: to even */
+    run("matrix_mma_bf16", 32, 0);
+    assert_float_equal(float_of(out[0]), 16777216.0f, 0.0f);
+}
+
+/* Terms 256, 2^-6, 3 2^-6 and -2^-6. Exactly: 256 + 3 2^-6. With 13 bits below the largest (2^8) every term is cut, towards
+ * zero, to a multiple of 2^-5: 256, 0, 2^-5, 0. */
+static void short_sum(float want)
+{
+    static const float a[4] = {16.0f, 0.125f, 0.375f, -0.125f}, b[4] = {16.0f, 0.125f, 0.125f, 0.125f};
+    memset(in, 0, sizeof in);
+    for (int k = 0; k < 4; k++) {
+        put(in, k, encode(a[k], E4M3), E4M3);
+        put(in + 4, k, encode(b[k], E4M3), E4M3);
+    }
+    run("matrix_mma_e4m3_e4m3", 32, 0);
+    assert_float_equal(float_of(out[0]), want, 0.0f);
+}
+
+static void test_full_sum(void **state)
+{
+    (void)state;
+    short_sum(256.046875f);
+}
+static void test_short_sum(void **state)
+{
+    (void)state;
+    short_sum(256.03125f);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        fprintf(stderr, "usage: test_matrix LIBRARIES kernels_matrix.cu\n");
+        return 2;
+    }
+    if (system("command -v g++ >/dev/null") != 0) {
+        printf("skipped: the simulated GPU compiles kernels with g++, which is not installed\n");
+        return 77;
+    }
+    setenv("MOJIT_CUDA_LIBRARY_PATH", argv[1], 1);
+    path = argv[2];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ldmatrix), cmocka_unit_test(test_stmatrix), cmocka_unit_test(test_mma), cmocka_unit_test(test_wgmma),
+        cmocka_unit_test(test_one_rounding), cmocka_unit_test(test_full_sum),
+    };
+    const struct CMUnitTest only_short[] = {cmocka_unit_test(test_short_sum)};
+    if (getenv("MOJIT_SIMGPU_FP8_BITS") != NULL) return cmocka_run_group_tests(only_short, open_device, close_device);
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
