@@ -38,7 +38,7 @@ struct MjBackward {
 
 #define MJ_TILES ((TOKENS + ROWS - 1) / ROWS)
 #define MJ_ITEMS (MJ_TILES * HEADS)
-#define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS, TOKENS)
+#define MJ_PLACE(item) mj_place(item, HEADS)
 
 /* Threads that arrive when own tiles, a stage are loaded: those that write vectors beside them, or the one that copies. */
 MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint32_t stage_arrivals)

@@ -35,7 +35,7 @@ struct MjForward {
 
 /* The latest queries see the most keys in a causal sequence, so their tiles come first. */
 #define MJ_TILES ((TOKENS + ROWS - 1) / ROWS)
-#define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS, TOKENS)
+#define MJ_PLACE(item) mj_place(item, HEADS)
 #define MJ_ITEM_TILE(place) (MJ_TILES - 1 - (place).tile)
 
 /* Tiles of keys are as large as tiles of queries: of an item's tiles only the first, the diagonal, has keys that are later
