@@ -114,9 +114,10 @@ MJ_FN float mj_quad_max(float x)
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
-/* A warp has read what a barrier guards. */
+/* A warp has read what a barrier guards: all of its lanes have. */
 MJ_FN void mj_release(uint32_t bar)
 {
+    __syncwarp();
     if (MJ_LANE == 0) mj_ptx_mbar_arrive(bar);
 }
 
