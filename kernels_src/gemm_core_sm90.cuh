@@ -27,9 +27,11 @@
 #define MJ_GEMM_COLUMN_SCALES (SCALE_MODE == MJ_SCALE_BLOCK && LAYOUT == MJ_GEMM_TN)
 #define MJ_GEMM_STAGE MJ_SM90_STAGE_BYTES(TILE_M, TILE_N)
 
-/* Registers a thread, out of the 168 that each of the 384 starts with. TN's copying has column scales to find as well. */
-#define MJ_GEMM_COPY_REGISTERS (LAYOUT == MJ_GEMM_TN ? 40 : 24)
-#define MJ_GEMM_MATH_REGISTERS (LAYOUT == MJ_GEMM_TN ? 232 : 240)
+/* Registers a thread, out of the 168 that each of the 384 starts with. TN's copying has column scales to find as well; its
+ * largest dense tile needs them more for multiplying. */
+#define MJ_GEMM_COPIES_MORE (LAYOUT == MJ_GEMM_TN && (GROUP == MJ_GROUP_K || TILE_M * TILE_N < 256 * 128))
+#define MJ_GEMM_COPY_REGISTERS (MJ_GEMM_COPIES_MORE ? 40 : 24)
+#define MJ_GEMM_MATH_REGISTERS (MJ_GEMM_COPIES_MORE ? 232 : 240)
 
 struct MjGemmMaps {
     MjTensorMap a, b, c;

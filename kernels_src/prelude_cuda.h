@@ -31,10 +31,17 @@ typedef unsigned long long uintptr_t;
 
 extern __shared__ __align__(128) unsigned char mj_dynamic_shared[];
 
+/* Blocks that a multiprocessor should hold at once. ptxas spills for sm_100 where the same registers do for earlier ones. */
+#if __CUDA_ARCH__ >= 1000
+#define MJ_RESIDENT(blocks) ((blocks) > 1 ? (blocks) - 1 : 1)
+#else
+#define MJ_RESIDENT(blocks) (blocks)
+#endif
+
 #define MJ_KERNEL_BOUNDS(name, ArgsType, max_threads, min_blocks)                                             \
     static __device__ __forceinline__ void name##_block(const ArgsType *args, uint32_t mj_block,              \
                                                         uint32_t mj_grid, void *mj_shared);                   \
-    extern "C" __global__ void __launch_bounds__(max_threads, min_blocks)                                     \
+    extern "C" __global__ void __launch_bounds__(max_threads, MJ_RESIDENT(min_blocks))                        \
         name(const __grid_constant__ ArgsType mj_args)                                                        \
     {                                                                                                         \
         name##_block(&mj_args, blockIdx.x, gridDim.x, mj_dynamic_shared);                                     \
