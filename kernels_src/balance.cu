@@ -15,6 +15,7 @@ MJ_KERNEL(balance, MjBalanceArgs)
         const int64_t load = (int64_t)args->demand[e] * EXPERTS; /* against total: no division, so no rounding */
         const float step = load < total ? args->rate : load > total ? -args->rate : 0.0f;
         args->bias[e] += step;
+        args->demand[e] = 0; /* `total` is known */
         mean += args->bias[e];
     }
     mean /= (float)EXPERTS;

@@ -182,7 +182,7 @@ typedef struct MjRouteMapArgs {
      * MJ_GROUP_ALIGN), overflow is dropped. */
     const int32_t *expert;  /* (N, K) */
     int32_t *count;         /* (E) rows in use */
-    int32_t *demand;        /* (E) tokens that asked, before dropping */
+    int32_t *demand;        /* (E) += tokens that asked, before dropping; NULL: not counted (evaluation) */
     int32_t *offset;        /* (E + 1) */
     int32_t *row_of;        /* (N, K): routed row, or -1 (dropped or not live) */
     int32_t *slot_of;       /* (R): n * K + k, or -1 for padding */
@@ -193,7 +193,7 @@ typedef struct MjRouteMapArgs {
 } MjRouteMapArgs;
 
 typedef struct MjBalanceArgs { /* bias[e] += rate * sign(mean(demand) - demand[e]), then centred: bias -= mean(bias) */
-    const int32_t *demand; /* (E) */
+    int32_t *demand;       /* (E) of all micro-batches of the step; zeroed after use */
     const double *guard;   /* (2), see MjAdamwArgs; may be NULL */
     float *bias;           /* (E) */
     float rate;

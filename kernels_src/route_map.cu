@@ -110,7 +110,8 @@ MJ_KERNEL(route_map_scan, MjRouteMapArgs)
     int32_t *demands = (int32_t *)mj_shared; /* (EXPERTS) */
     MJ_FOR_WARP_ROWS(e, EXPERTS) {
         const int32_t demand = scan_expert(args, args->scratch + (int64_t)e * CHUNKS);
-        if (MJ_WARP_LEADER) demands[e] = args->demand[e] = demand;
+        if (MJ_WARP_LEADER) demands[e] = demand;
+        if (MJ_WARP_LEADER && args->demand != NULL) args->demand[e] += demand;
     }
     mj_barrier();
     if (!MJ_BLOCK_LEADER) return;

@@ -226,6 +226,8 @@ void mj_fill_route_map(MjCase *c)
     mj_case_set(c, "live", 0, c->shape.live);
     mj_ref_choose(c, (int32_t *)(uintptr_t)a->expert, a->tokens, a->live[0], a->experts, a->top_k);
     for (int64_t i = 0; i < 4; i++) mj_case_set(c, "stats", i, mj_case_random(c, 100));
+    if (c->shape.only == 1) mj_case_drop(c, "demand");
+    else for (int64_t e = 0; e < a->experts; e++) mj_case_set(c, "demand", e, mj_case_random(c, 1000));
 }
 void mj_ref_route_map(MjCase *c)
 {
@@ -237,7 +239,7 @@ void mj_ref_route_map(MjCase *c)
                      .row_of = buffer + 3 * e + 1, .slot_of = buffer + 3 * e + 1 + slots};
     mj_ref_layout(&l);
     for (int64_t i = 0; i < a->experts; i++) mj_case_want(c, "count", i, l.count[i], 0.0);
-    for (int64_t i = 0; i < a->experts; i++) mj_case_want(c, "demand", i, l.demand[i], 0.0);
+    for (int64_t i = 0; i < a->experts; i++) if (a->demand != NULL) mj_case_want(c, "demand", i, mj_case_in(c, "demand", i) + l.demand[i], 0.0);
     for (int64_t i = 0; i <= a->experts; i++) mj_case_want(c, "offset", i, l.offset[i], 0.0);
     for (int64_t i = 0; i < (int64_t)slots; i++) mj_case_want(c, "row_of", i, l.row_of[i], 0.0);
     for (int64_t i = 0; i < a->rows; i++) mj_case_want(c, "slot_of", i, l.slot_of[i], 0.0);
@@ -257,6 +259,7 @@ void mj_ref_balance(MjCase *c)
     const MjBalanceArgs *a = ARGS(MjBalanceArgs, c);
     double mean = 0.0, centre = 0.0, size = 0.0;
     if (!mj_ref_guard(a->guard)) return;
+    for (int e = 0; e < a->experts; e++) mj_case_want(c, "demand", e, 0.0, 0.0);
     for (int e = 0; e < a->experts; e++) mean += (double)a->demand[e] / a->experts;
     for (int pass = 0; pass < 2; pass++)
         for (int e = 0; e < a->experts; e++) {

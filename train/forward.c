@@ -75,7 +75,7 @@ static int route(MjModel *m, MjLayer *l, MjError *err) {
                          .experts = d->experts, .top_k = d->top_k, .live = &m->head_of_batch->live,
                          .normalize = m->normalize_gates};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ROUTER_FWD, &r, "router", err));
-    MjRouteMapArgs map = {.expert = e->expert, .count = e->count, .demand = e->demand, .offset = e->offset,
+    MjRouteMapArgs map = {.expert = e->expert, .count = e->count, .demand = m->count_demand ? e->demand : NULL, .offset = e->offset,
                           .row_of = e->row_of, .slot_of = e->slot_of, .stats = m->stats, .scratch = m->s.map,
                           .tokens = m->tokens, .experts = d->experts, .top_k = d->top_k, .rows = m->rows,
                           .capacity = m->capacity, .live = &m->head_of_batch->live};
@@ -160,6 +160,7 @@ out:
 
 int mj_model_forward(MjModel *m, bool train, MjError *err) {
     int rc = 0;
+    m->count_demand = train && m->balance_rate != 0;
     int32_t layer = -1;
     MjEmbeddingFwdArgs e = {.token = m->token, .table = m->master, .out = m->embedded, .tokens = m->tokens,
                             .width = m->d.width, .vocab = m->d.vocab + 1};

@@ -67,6 +67,7 @@ int mj_model_init(MjModel *m, uint64_t seed, MjError *err) {
         if (d->experts > 0) {
             MJ_TRY(fill(&f, l->moe.router, (int64_t)d->experts * d->width, bound, false));
             MJ_TRY(m->device->ops->fill(m->device, l->moe.bias, 0, (size_t)d->experts * sizeof(float), err));
+            MJ_TRY(m->device->ops->fill(m->device, l->moe.demand, 0, (size_t)d->experts * sizeof(int32_t), err));
         }
     }
     MJ_TRY(mj_model_refresh(m, err));

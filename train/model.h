@@ -124,6 +124,7 @@ typedef struct MjModel {
     double *sums;                /* [0] loss, [1] squared gradient norm; stats follow in the same block */
     int32_t *stats;              /* (4), see MjRouteMapArgs */
     MjScratch s;
+    bool count_demand;           /* of the pass at work: training, with balancing */
     float softcap, balance_rate;
     bool normalize_gates;
     int32_t tokens, rows, capacity; /* of the micro-batch at work: N, R */

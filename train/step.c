@@ -120,7 +120,7 @@ static int adamw(MjStep *s, int i, const Group *g, MjError *err) {
     return MJ_OP(m->ops, MJ_OP_ADAMW, &a, g->name, err);
 }
 
-/* With several micro-batches the demand is that of the last one. */
+/* By what all micro-batches of the step asked for. */
 static int balance(MjModel *m, MjError *err) {
     if (m->balance_rate == 0) return 0;
     for (int32_t i = 0; i < m->d.depth && m->d.experts > 0; i++) {

@@ -112,11 +112,8 @@ static float *weights(Machine *k) {
     return w;
 }
 
-static void batch(MjBatch *b) {
+static void add_to_batch(MjBatch *b, uint64_t seed) {
     static const int lengths[] = {32, 20, 9};
-    uint64_t seed = 3;
-    b->tokens = 0;
-    b->targets = 0;
     for (int s = 0; s < 3; s++) {
         for (int i = 0; i < lengths[s]; i++) {
             int32_t at = b->tokens++;
@@ -126,6 +123,12 @@ static void batch(MjBatch *b) {
             b->targets += b->target[at] >= 0;
         }
     }
+}
+
+static void batch(MjBatch *b, uint64_t seed) {
+    b->tokens = 0;
+    b->targets = 0;
+    add_to_batch(b, seed);
 }
 
 static void describe(const MjModel *m, RefModel *r) {
@@ -196,7 +199,7 @@ static float *check(const Case *c, const char *mode, int64_t *n) {
     double *wide = mj_xcalloc((size_t)m->n_weights, sizeof *wide), *want = mj_xcalloc((size_t)m->n_weights, sizeof *want);
     int32_t *expert = mj_xcalloc((size_t)(m->d.depth * N * (m->d.top_k + 1)), sizeof *expert);
     MjBatch *b = &k.step.batches[0];
-    batch(b);
+    batch(b, 3);
     must(mj_step_gradients(&k.step, &r, &err), &err, c->name);
     must(k.device->ops->download(k.device, got, m->grad, (size_t)m->n_weights * sizeof *got, &err), &err, "download");
     describe(m, &ref);
@@ -273,11 +276,60 @@ static void moe_fp8_all_tensor(void **s) {
     run_case("moe fp8 tensor", MOE, "precision.linears=fp8", "precision.experts=fp8", "precision.recipe=tensor", "moe.normalize_gates=false", TENSOR);
 }
 
+enum { E = 4, DEPTH = 2 };
+
+/* The biases (DEPTH, E) after one step of the batches with these seeds: each a micro-batch, or all in one. */
+static void biases(const uint64_t *seeds, int n, bool apart, float *out) {
+    MjConfig config;
+    MjError err = MJ_ERROR_INIT;
+    MjStepResult r;
+    Machine k;
+    char set[64];
+    const char *settings[] = {MOE, "model.depth=2", "train.seq_len=32", "train.batch=4", "model.vocab=37", "jit.mode=nocompile", set};
+    (void)snprintf(set, sizeof set, "train.grad_accum=%d", apart ? n : 1);
+    fixture_config(&fixture, &config);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) fixture_set(&config, settings[i]);
+    open_machine(&k, &config);
+    free(weights(&k));
+    batch(&k.step.batches[0], seeds[0]);
+    for (int i = 1; i < n; i++) {
+        if (apart) batch(&k.step.batches[i], seeds[i]);
+        else add_to_batch(&k.step.batches[0], seeds[i]);
+    }
+    double nats;
+    must(mj_step_evaluate(&k.step, &nats, &err), &err, "evaluation"); /* counts nothing */
+    must(mj_step_run(&k.step, 0, &r, &err), &err, "step");
+    for (int i = 0; i < DEPTH; i++) {
+        int32_t demand[E];
+        must(k.device->ops->download(k.device, out + i * E, k.model->layers[i].moe.bias, E * sizeof *out, &err), &err, "download");
+        must(k.device->ops->download(k.device, demand, k.model->layers[i].moe.demand, sizeof demand, &err), &err, "download");
+        for (int e = 0; e < E; e++) assert_int_equal(demand[e], 0);
+    }
+    close_machine(&k);
+}
+
+/* Balancing goes by what all micro-batches of a step ask for, not by the last one's. */
+static void balance_counts_micro_batches(void **s) {
+    (void)s;
+    bool differs = false;
+    for (uint64_t seed = 1; seed < 5; seed++) {
+        const uint64_t both[] = {seed, seed + 100};
+        float apart[DEPTH * E], together[DEPTH * E], last[DEPTH * E];
+        biases(both, 2, true, apart);
+        biases(both, 2, false, together);
+        biases(both + 1, 1, false, last);
+        assert_memory_equal(apart, together, sizeof apart);
+        differs = differs || memcmp(apart, last, sizeof apart) != 0;
+    }
+    assert_true(differs); /* or the test could not fail */
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dense_bf16),          cmocka_unit_test(dense_fp8_block),       cmocka_unit_test(moe_bf16),
         cmocka_unit_test(moe_bf16_normalized), cmocka_unit_test(moe_fp8_experts_block), cmocka_unit_test(moe_fp8_all_tensor),
+        cmocka_unit_test(balance_counts_micro_batches),
     };
     if (argc > 2) cmocka_set_test_filter(argv[2]);
     if (argc > 3) device_kind = argv[3];
