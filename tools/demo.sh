@@ -21,6 +21,7 @@ paths=("$@")
 export MOJIT_CACHE=${MOJIT_CACHE:-$out/cache}
 
 "$root/tools/setup.sh"
+targets=(cli/mojit)
 build_folder build
 mojit=$root/build/cli/mojit
 

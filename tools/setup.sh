@@ -3,7 +3,7 @@
 # needs neither root nor a network, when everything is there. Changes nothing but packages.
 #
 #   tools/setup.sh          what the build, the demo and the tests need
-#   tools/setup.sh --dev    and what .ci/run uses besides (clang and its sanitizers, a C++ compiler)
+#   tools/setup.sh --dev    and what .ci/run uses besides (clang and its sanitizers)
 set -euo pipefail
 
 usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
@@ -46,10 +46,10 @@ need missing libzstd-dev have_module libzstd
 need missing libcmocka-dev have_module cmocka
 need missing gnuplot-nox have_command gnuplot
 need missing fonts-dejavu-core have_file '/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf'
-# Nothing is built from these; a part of bench or .ci/run is skipped, and says so, where they are missing.
+# Nothing is built from these; a part of bench or of the tests is skipped, and says so, where they are missing.
 need optional libopenblas-dev have_file '/usr/lib/*/libopenblas.so*'
+need optional g++ have_command g++ # the simulated GPU compiles with it
 if ((dev)); then
-    need optional g++ have_command g++
     need optional clang have_command clang
     need optional libclang-rt-dev have_file '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*'
 fi
