@@ -132,10 +132,10 @@ static void log_end(MjTrainView *v, const MjTrainTotals *t)
         mj_str_clear(&s);
     }
     if (t->last_step.graph_launches > 0) {
-        mj_str_printf(&s, "a step on the GPU: %llu graphs of %llu nodes in all, %llu launches beside them, the host waited %llu times "
+        mj_str_printf(&s, "a step on the GPU: %llu graph%s of %llu nodes in all, %llu launches beside them, the host waited %llu times "
                           "inside steps",
-                      (unsigned long long)t->last_step.graph_launches, (unsigned long long)t->last_step.graph_nodes,
-                      (unsigned long long)t->last_step.launches, (unsigned long long)t->waits_in_steps);
+                      (unsigned long long)t->last_step.graph_launches, t->last_step.graph_launches == 1 ? "" : "s",
+                      (unsigned long long)t->last_step.graph_nodes, (unsigned long long)t->last_step.launches, (unsigned long long)t->waits_in_steps);
         put_log(v, mj_str_text(&s), false);
         mj_str_clear(&s);
     }

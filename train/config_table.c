@@ -86,7 +86,7 @@ const MjOption mj_options[] = {
          "Where kernels run: `cpu`, `cuda`, `cuda:<n>`; empty = the best that is there: cuda if a GPU can be used, else cpu."),
     INT("run", "threads", run.threads, "0", 0, 4096, "", "Worker threads of the cpu device; 0 = all cores."),
     BOOL("run", "graphs", run.graphs, "true",
-         "cuda: replay the launches of a step as one graph, captured once for each padded size; false launches them one by one."),
+         "cuda: replay the launches of a step as one graph, captured once for the padded sizes of its micro-batches; false launches them one by one."),
     CHOICE("run", "dense_gemm", run.dense_gemm, "auto", "auto|mojit|cublaslt",
            "cuda: who multiplies dense matrices. `auto`: mojit, whose order of sums is the same in every mode. `cublaslt`: the library where it can, in any mode; that the modes then give the same bits is not promised."),
     TEXT("run", "out", run.out, "", "Folder for the run's log, step records and effective configuration; empty = none."),

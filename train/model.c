@@ -263,9 +263,8 @@ void mj_model_input_layout(int32_t tokens, size_t at[4]) {
     for (int i = 1; i < 4; i++) at[i] = at[i - 1] + ((size_t)tokens * sizeof(int32_t) + 255) / 256 * 256;
 }
 
-void mj_model_shape(MjModel *m, int32_t tokens) {
+void mj_model_place(MjModel *m, const char *input, int32_t tokens) {
     size_t layout[4];
-    const char *input = m->input;
     mj_model_input_layout(tokens, layout);
     m->head_of_batch = (const void *)input;
     m->token = (const void *)(input + layout[0]);

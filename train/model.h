@@ -116,10 +116,10 @@ typedef struct MjModel {
     float *x_last, *rstd_last;   /* (N, W), (N) */
     uint16_t *h_last;            /* (N, W) */
     float *dx;                   /* (N, W) residual gradient */
-    char *input;                 /* (input_bytes): the micro-batch at work: an MjBatchHead, then token, target, pos (N) */
-    char *waiting;               /* (micro_batches, input_bytes): all of a step; NULL when a step has one */
+    char *input;                 /* (input_bytes): of one micro-batch: an MjBatchHead, then token, target, pos (N) */
+    char *waiting;               /* (micro_batches, input_bytes): all of a step, one after the other; NULL when a step has one */
     size_t input_bytes;
-    const MjBatchHead *head_of_batch; /* device pointers into `input`, like the next three */
+    const MjBatchHead *head_of_batch; /* of the micro-batch at work, on the device; like the next three */
     const int32_t *token, *target, *pos; /* (N) */
     double *sums;                /* [0] loss, [1] squared gradient norm; stats follow in the same block */
     int32_t *stats;              /* (4), see MjRouteMapArgs */
@@ -141,8 +141,8 @@ int mj_model_init(MjModel *m, uint64_t seed, MjError *err) MJ_MUST_CHECK;
 /* Working copies (bf16, fp8) from the masters: after init and after each optimizer step. */
 int mj_model_refresh(MjModel *m, MjError *err) MJ_MUST_CHECK;
 
-/* Sets the padded size of the micro-batch at work. */
-void mj_model_shape(MjModel *m, int32_t tokens);
+/* Sets where the micro-batch at work lies on the device (in `input` or in `waiting`), and its padded size. */
+void mj_model_place(MjModel *m, const char *input, int32_t tokens);
 /* Where its parts lie, in bytes from the start of its input: token, target, pos, end. */
 void mj_model_input_layout(int32_t tokens, size_t at[4]);
 

@@ -8,12 +8,14 @@
 #include "runtime/base/mem.h"
 
 void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket, const MjConfig *config) {
+    const size_t batches = (size_t)config->train.grad_accum, n = (size_t)model->d.max_tokens;
     *s = (MjStep){.model = model, .mode = mode, .bucket = bucket, .n_batches = config->train.grad_accum,
                   .optimizer = &config->optimizer, .total_steps = config->train.steps};
-    s->batches = mj_xcalloc((size_t)s->n_batches, sizeof *s->batches);
+    s->batches = mj_xcalloc(batches, sizeof *s->batches);
+    s->padded = mj_xcalloc(batches, sizeof *s->padded);
+    s->at = mj_xcalloc(batches + 1, sizeof *s->at);
+    s->input = mj_xcalloc(batches, model->input_bytes);
     mj_step_graphs_open(&s->graphs, config->run.graphs);
-    s->input = mj_xcalloc(1, model->input_bytes);
-    size_t n = (size_t)model->d.max_tokens;
     for (int32_t i = 0; i < s->n_batches; i++) {
         s->batches[i].token = mj_xcalloc(n, sizeof(int32_t));
         s->batches[i].target = mj_xcalloc(n, sizeof(int32_t));
@@ -29,6 +31,8 @@ void mj_step_close(MjStep *s) {
         free(s->batches[i].pos);
     }
     free(s->batches);
+    free(s->padded);
+    free(s->at);
     free(s->input);
     *s = (MjStep){0};
 }
@@ -53,20 +57,28 @@ static void pad_part(void *to, const int32_t *from, int32_t live, int32_t padded
     for (int32_t i = live; i < padded; i++) out[i] = filler;
 }
 
-/* Hands micro-batch `at` to the device in one piece: where it is worked on, or where it waits for its turn. */
-static int load(MjStep *s, int32_t at, MjBatchHead head, MjError *err) {
-    MjModel *m = s->model;
-    const MjBatch *b = &s->batches[at];
-    const int32_t padded = mj_step_pad(s, b->tokens);
-    size_t part[4];
-    mj_model_input_layout(padded, part);
+static void fill_input(char *to, const MjBatch *b, int32_t padded, int32_t filler, MjBatchHead head, const size_t part[4]) {
     head.live = b->tokens;
-    memcpy(s->input, &head, sizeof head);
-    pad_part(s->input + part[0], b->token, b->tokens, padded, m->d.vocab);
-    pad_part(s->input + part[1], b->target, b->tokens, padded, -1);
-    pad_part(s->input + part[2], b->pos, b->tokens, padded, 0);
-    char *to = m->waiting != NULL ? m->waiting + (size_t)at * m->input_bytes : m->input;
-    return m->device->ops->upload(m->device, to, s->input, part[3], err);
+    memcpy(to, &head, sizeof head);
+    pad_part(to + part[0], b->token, b->tokens, padded, filler);
+    pad_part(to + part[1], b->target, b->tokens, padded, -1);
+    pad_part(to + part[2], b->pos, b->tokens, padded, 0);
+}
+
+/* Where the inputs of a step lie on the device. The same sizes lie in the same places. */
+static char *inputs(const MjModel *m) { return m->waiting != NULL ? m->waiting : m->input; }
+
+/* Hands the first n micro-batches to the device, in one piece. */
+static int load(MjStep *s, int32_t n, MjBatchHead head, MjError *err) {
+    MjModel *m = s->model;
+    for (int32_t i = 0; i < n; i++) {
+        size_t part[4];
+        s->padded[i] = mj_step_pad(s, s->batches[i].tokens);
+        mj_model_input_layout(s->padded[i], part);
+        fill_input(s->input + s->at[i], &s->batches[i], s->padded[i], m->d.vocab, head, part);
+        s->at[i + 1] = s->at[i] + part[3];
+    }
+    return m->device->ops->upload(m->device, inputs(m), s->input, s->at[n], err);
 }
 
 static int grad_norm(MjModel *m, MjError *err) {
@@ -144,44 +156,55 @@ out:
     return rc;
 }
 
-typedef struct Work { /* what the device does for one micro-batch */
+typedef struct Work { /* what the device does for micro-batches [first, end) of a step */
     MjStep *step;
-    int32_t padded;
-    bool first, last, update;
+    int32_t first, end;
+    bool in_place, update; /* in_place: of their inputs; else (one micro-batch) of the copy in model->input */
 } Work;
 
-/* With the first micro-batch the sums are zeroed, with the last one comes the norm and, if asked for, the update. Reads and
- * writes no host data, and launches the same with the same Work each time: what mj_step_graphs_run captures. */
+/* With the first micro-batch the sums are zeroed, with the last one comes the norm and, if asked for, the update. Writes no
+ * host data and reads none but sizes, and launches the same with the same sizes each time: what mj_step_graphs_run captures. */
 static int work(void *user, MjError *err) {
     int rc = 0;
     const Work *w = user;
-    MjModel *m = w->step->model;
-    mj_model_shape(m, w->padded);
-    if (w->first) MJ_TRY(zero_sums(m, err));
-    MJ_TRY(mj_model_forward(m, true, err));
-    MJ_TRY(mj_model_backward(m, err));
-    if (!w->last) goto out;
+    MjStep *s = w->step;
+    MjModel *m = s->model;
+    for (int32_t i = w->first; i < w->end; i++) {
+        mj_model_place(m, w->in_place ? inputs(m) + s->at[i] : m->input, s->padded[i]);
+        if (i == 0) MJ_TRY(zero_sums(m, err));
+        MJ_TRY(mj_model_forward(m, true, err));
+        MJ_TRY(mj_model_backward(m, err));
+    }
+    if (w->end < s->n_batches) goto out;
     MJ_TRY(grad_norm(m, err));
-    if (w->update) MJ_TRY(update(w->step, err));
+    if (w->update) MJ_TRY(update(s, err));
 out:
     return rc;
 }
 
+/* One micro-batch as a piece of its own: it is worked on at a place that all of them share, so that it can be the same graph
+ * wherever its input lies. */
 static int run_micro_batch(MjStep *s, int32_t at, bool with_update, MjError *err) {
     MjModel *m = s->model;
-    Work w = {.step = s, .padded = mj_step_pad(s, s->batches[at].tokens), .first = at == 0, .last = at + 1 == s->n_batches,
-              .update = with_update};
-    if (m->waiting != NULL) {
-        size_t part[4];
-        mj_model_input_layout(w.padded, part);
-        int rc = m->device->ops->copy(m->device, m->input, m->waiting + (size_t)at * m->input_bytes, part[3], err);
-        if (rc != 0) return rc;
-    }
-    const int variant = (int)w.first | (int)w.last << 1 | (int)w.update << 2;
-    return mj_step_graphs_run(&s->graphs, m->ops, w.padded, variant, work, &w, err);
+    Work w = {.step = s, .first = at, .end = at + 1, .update = with_update};
+    const int variant = (int)(at == 0) | (int)(w.end == s->n_batches) << 1 | (int)with_update << 2;
+    int rc = m->device->ops->copy(m->device, m->input, inputs(m) + s->at[at], s->at[at + 1] - s->at[at], err);
+    if (rc != 0) return rc;
+    return mj_step_graphs_run(&s->graphs, m->ops, (MjPieceName){&s->padded[at], 1, variant}, work, &w, err);
 }
 
-/* All uploads, then all launches, then the one download. */
+static int run_step(MjStep *s, bool with_update, MjError *err) {
+    int rc = 0;
+    MjModel *m = s->model;
+    Work all = {.step = s, .end = s->n_batches, .in_place = true, .update = with_update};
+    const MjPieceName whole = {s->padded, s->n_batches, 3 | (int)with_update << 2};
+    if (mj_step_graphs_whole(&s->graphs, m->ops, whole)) return mj_step_graphs_run(&s->graphs, m->ops, whole, work, &all, err);
+    for (int32_t i = 0; i < s->n_batches; i++) MJ_TRY(run_micro_batch(s, i, with_update, err));
+out:
+    return rc;
+}
+
+/* One upload, then all launches, then one download. */
 static int run(MjStep *s, int32_t step, bool with_update, MjStepResult *out, MjError *err) {
     int rc = 0;
     MjModel *m = s->model;
@@ -193,13 +216,13 @@ static int run(MjStep *s, int32_t step, bool with_update, MjStepResult *out, MjE
     for (int32_t i = 0; i < s->n_batches; i++) targets += s->batches[i].targets;
     head.dscale = targets > 0 ? (float)(1.0 / (double)targets) : 0;
     set_rates(s, step, &head);
+    MJ_TRY(load(s, s->n_batches, head, err));
     for (int32_t i = 0; i < s->n_batches; i++) {
-        MJ_TRY(load(s, i, head, err));
         r.tokens += s->batches[i].tokens;
-        r.padded_rows += mj_step_pad(s, s->batches[i].tokens) - s->batches[i].tokens;
+        r.padded_rows += s->padded[i] - s->batches[i].tokens;
     }
     m->device->ops->counters(m->device, &before);
-    for (int32_t i = 0; i < s->n_batches; i++) MJ_TRY(run_micro_batch(s, i, with_update, err));
+    MJ_TRY(run_step(s, with_update, err));
     m->device->ops->counters(m->device, &after);
     MJ_TRY(m->device->ops->download(m->device, &sums, m->sums, sizeof sums, err));
     r.loss = targets > 0 ? sums.loss / (double)targets : 0;
@@ -222,11 +245,8 @@ int mj_step_evaluate(MjStep *s, double *nats, MjError *err) {
     int rc = 0;
     MjModel *m = s->model;
     Sums sums;
-    size_t part[4];
-    mj_model_shape(m, mj_step_pad(s, s->batches[0].tokens));
-    mj_model_input_layout(m->tokens, part);
-    MJ_TRY(load(s, 0, (MjBatchHead){0}, err));
-    if (m->waiting != NULL) MJ_TRY(m->device->ops->copy(m->device, m->input, m->waiting, part[3], err));
+    MJ_TRY(load(s, 1, (MjBatchHead){0}, err));
+    mj_model_place(m, inputs(m), s->padded[0]);
     MJ_TRY(zero_sums(m, err));
     MJ_TRY(mj_model_forward(m, false, err));
     MJ_TRY(m->device->ops->download(m->device, &sums, m->sums, sizeof sums, err));
@@ -237,7 +257,7 @@ out:
 
 int mj_step_record(MjStep *s, int32_t padded, bool train, MjError *err) {
     int rc = 0;
-    mj_model_shape(s->model, padded);
+    mj_model_place(s->model, s->model->input, padded);
     MJ_TRY(mj_model_forward(s->model, train, err));
     if (!train) goto out;
     MJ_TRY(mj_model_backward(s->model, err));

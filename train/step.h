@@ -14,7 +14,9 @@ typedef struct MjStep {
     MjBucket bucket;
     int32_t n_batches;  /* grad_accum */
     MjBatch *batches;   /* (n_batches), each with room for max_tokens */
-    char *input;        /* (model->input_bytes): a padded micro-batch on its way to the device */
+    int32_t *padded;    /* (n_batches) */
+    size_t *at;         /* (n_batches + 1): where each one's input begins, in bytes */
+    char *input;        /* (n_batches, model->input_bytes) at most: the padded micro-batches, one after the other, for the device */
     MjStepGraphs graphs;
     const MjOptimizerConfig *optimizer;
     int32_t total_steps;

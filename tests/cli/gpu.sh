@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The command line on a machine with simulated GPUs: what doctor finds, what a sweep's progress shows, and what is said when
-# something is missing or breaks.      usage: gpu.sh MOJIT CHECKOUT FOLDER_WITH_THE_SIMULATOR
+# something is missing or breaks.      usage: gpu.sh MOJIT CHECKOUT FOLDER_WITH_THE_SIMULATOR PACK_OF_ITS_GENERIC_KERNELS
 simulator=$(realpath "$3")
+pack=$(realpath "$4")
 source "$(dirname "$0")/lib.sh"
 make_data
 export MOJIT_CACHE=$work/cache
@@ -67,6 +68,12 @@ expect 3 'Set precision.linears = bf16 and precision.experts = bf16' \
     sim MOJIT_SIMGPU_ARCH=sm_86 "$mojit" train "${gpu[@]}" --set precision.experts=fp8 --set precision.linears=fp8
 expect 3 'the target \(sm_80\) has no FP8 arithmetic' "$mojit" warm "${gpu[@]:0:6}" --target sm_80 --mode static --dry-run \
     --set precision.experts=fp8
+
+# A step of several micro-batches is one graph, and the host waits for nothing inside it.
+expect 0 'a step on the GPU: 1 graph of [0-9]+ nodes in all, 0 launches beside them, the host waited 0 times' \
+    sim MOJIT_GENERIC_PATH="$pack" "$mojit" train "${gpu[@]}" --mode nocompile --set train.grad_accum=3 --set train.batch=1 --set train.seq_len=32 --set model.depth=1 --out acc
+check 'result.json counts one graph' grep -q '"graphs_per_step": 1,' acc/result.json
+check 'result.json counts no wait' grep -q '"waits_in_steps": 0' acc/result.json
 
 # Memory: what was asked for, what holds the rest, and settings that exist.
 expect 1 "out of memory: [0-9.]+ MB asked for '.+'; of 4.0 MB, [0-9.]+ MB are free and this run holds [0-9.]+ MB \(largest: weights" \

@@ -31,6 +31,29 @@ void fixture_open(Fixture *f, const char *sources) {
     free(root);
 }
 
+void fixture_documents(const Fixture *f, MjConfig *config, int n, int shortest, int longest) {
+    MjError err = MJ_ERROR_INIT;
+    MjPackResult r;
+    MjPackOptions o = {0};
+    char *folder = mj_strdup_printf("%s/documents-%d-%d-%d", f->dir, n, shortest, longest);
+    char *prefix = mj_strdup_printf("%s/packed", folder);
+    need(mj_fs_make_dirs(folder, 0700, &err), &err, "documents");
+    for (int i = 0; i < n; i++) {
+        char *path = mj_strdup_printf("%s/%03d.txt", folder, i);
+        FILE *out = fopen(path, "w");
+        need(out == NULL, &err, path);
+        const int bytes = shortest + (int)((uint32_t)i * 2654435761u >> 8) % (longest - shortest + 1);
+        for (int k = 0; k < bytes; k++) (void)fputc("abcdefghij \n"[(k * k + 7 * i + k) % 12], out);
+        need(fclose(out), &err, path);
+        free(path);
+    }
+    const char *source = folder;
+    need(mj_data_pack(&source, 1, prefix, &o, &r, &err), &err, "pack");
+    (void)snprintf(config->data.train, sizeof config->data.train, "%s_train.bin", prefix);
+    free(prefix);
+    free(folder);
+}
+
 void fixture_close(Fixture *f) {
     MjError err = MJ_ERROR_INIT;
     mj_cache_close(f->cache);

@@ -16,6 +16,9 @@ typedef struct Fixture {
 void fixture_open(Fixture *f, const char *sources);
 void fixture_close(Fixture *f);
 
+/* Packs `n` documents, each of a length from `shortest` to `longest` bytes and all of them different in text, as data.train. */
+void fixture_documents(const Fixture *f, MjConfig *config, int n, int shortest, int longest);
+
 /* Depth 2, width 128, 4 experts top-2 and a shared one, T = 64, batch 4, on the fixture's data. */
 void fixture_config(const Fixture *f, MjConfig *config);
 

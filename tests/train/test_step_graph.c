@@ -169,13 +169,19 @@ typedef struct Run {
     float *weights;
     int64_t n;
     uint64_t captured;
+    int open; /* graphs, at the end */
 } Run;
 
 static void must(int rc, const MjError *err, const char *what) {
     if (rc != 0) fail_msg("%s: %s\n%s", what, err->message, err->log ? err->log : "");
 }
 
-static void run(const MjConfig *c, int keep, Run *out) {
+typedef struct Limits { /* 0: as they are */
+    int keep;
+    uint64_t nodes, whole;
+} Limits;
+
+static void run(const MjConfig *c, Limits limits, Run *out) {
     MjError err = MJ_ERROR_INIT;
     MjDevice *device = NULL;
     MjJit *jit = NULL;
@@ -198,7 +204,9 @@ static void run(const MjConfig *c, int keep, Run *out) {
     must(mj_ops_open(device, jit, &ops, &err), &err, "ops");
     must(mj_model_open(c, &ops, &model, &err), &err, "model");
     mj_step_open(&step, model, opt.mode, opt.bucket, c);
-    if (keep > 0) step.graphs.keep = keep;
+    if (limits.keep > 0) step.graphs.keep = limits.keep;
+    if (limits.nodes > 0) step.graphs.keep_nodes = limits.nodes;
+    if (limits.whole > 0) step.graphs.whole_nodes = limits.whole;
     must(mj_model_init(model, 1, &err), &err, "init");
     must(mj_tokens_open(c->data.train, &tokens, &err), &err, "data");
     mj_plan_train_loader(c, &load);
@@ -217,6 +225,7 @@ static void run(const MjConfig *c, int keep, Run *out) {
     out->weights = mj_xmalloc((size_t)out->n * sizeof(float));
     must(device->ops->download(device, out->weights, model->master, (size_t)out->n * sizeof(float), &err), &err, "weights");
     out->captured = step.graphs.captured;
+    out->open = open_graphs;
     mj_step_close(&step);
     assert_int_equal(open_graphs, 0);
     assert_int_equal(refusals, 0);
@@ -237,16 +246,19 @@ static void same_bits(const Run *a, const Run *b, const char *what) {
     if (memcmp(a->weights, b->weights, (size_t)a->n * sizeof(float)) != 0) fail_msg("%s: weights differ", what);
 }
 
-static void compare(const char *const *settings, int keep, Run *graphs) {
+static int documents[3]; /* how many, the shortest and the longest; all 0: the text's own */
+
+static void compare(const char *const *settings, Limits limits, Run *graphs) {
     MjConfig c;
     Run single;
     fixture_config(&fixture, &c);
+    if (documents[0] > 0) fixture_documents(&fixture, &c, documents[0], documents[1], documents[2]);
     for (int i = 0; settings[i] != NULL; i++) fixture_set(&c, settings[i]);
     fixture_set(&c, "run.graphs=false");
-    run(&c, keep, &single);
+    run(&c, limits, &single);
     assert_int_equal(single.captured, 0);
     fixture_set(&c, "run.graphs=true");
-    run(&c, keep, graphs);
+    run(&c, limits, graphs);
     same_bits(&single, graphs, settings[0]);
     free(single.weights);
     free(graphs->weights);
@@ -256,7 +268,7 @@ static void compare(const char *const *settings, int keep, Run *graphs) {
 static void one_graph_a_step(void **state) {
     (void)state;
     Run r;
-    compare((const char *const[]){"jit.mode=static", "precision.experts=fp8", NULL}, 0, &r);
+    compare((const char *const[]){"jit.mode=static", "precision.experts=fp8", NULL}, (Limits){0}, &r);
     assert_int_equal(r.captured, 1);
     assert_true(r.device[0].launches > 50);
     assert_int_equal(r.device[0].graph_launches, 0);
@@ -267,28 +279,109 @@ static void one_graph_a_step(void **state) {
     }
 }
 
+/* Micro-batches of one size: all of them are one graph from the second step on. */
+static void several_micro_batches(void **state) {
+    (void)state;
+    static const char *const modes[] = {"jit.mode=static", "jit.mode=dynamic", "jit.mode=nocompile"};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        Run r;
+        compare((const char *const[]){modes[i], "train.grad_accum=3", "precision.experts=fp8", "precision.recipe=tensor", NULL}, (Limits){0}, &r);
+        assert_int_equal(r.captured, 1);
+        assert_int_equal(r.device[0].graph_launches, 0);
+        for (int k = 1; k < STEPS; k++) {
+            assert_int_equal(r.device[k].launches, 0);
+            assert_int_equal(r.device[k].graph_launches, 1);
+            assert_true(r.device[k].graph_nodes >= r.device[0].launches);
+        }
+    }
+}
+
+static void compare_documents(int n, int shortest, int longest, const char *const *settings, Limits limits, Run *graphs) {
+    documents[0] = n;
+    documents[1] = shortest;
+    documents[2] = longest;
+    compare(settings, limits, graphs);
+    documents[0] = 0;
+}
+
+/* Sizes that hardly ever come again in the same order: no step is captured as a whole, and the graphs of its micro-batches
+ * are used where their sizes come again. */
 static void micro_batches_of_many_sizes(void **state) {
     (void)state;
     Run r;
-    compare((const char *const[]){"jit.mode=dynamic", "data.packing=docs", "train.grad_accum=3", NULL}, 0, &r);
-    assert_true(r.captured >= 3); /* the first, the middle one and the last of a step differ */
-    for (int i = 0; i < STEPS; i++) assert_true(r.device[i].graph_launches <= 3);
+    uint64_t graphs = 0;
+    compare_documents(100, 8, 24, (const char *const[]){"jit.mode=nocompile", "data.packing=docs", "train.grad_accum=3", "train.batch=1", NULL},
+                      (Limits){0}, &r);
+    for (int i = 0; i < STEPS; i++) {
+        graphs += r.device[i].graph_launches;
+        assert_true(r.device[i].graph_launches != 1 || r.device[i].launches > 0);
+    }
+    assert_true(graphs > 0 && r.captured <= graphs);
+}
+
+/* Sizes that come again, in few orders: steps of the orders that were met lately are one graph. */
+static void micro_batches_of_two_sizes(void **state) {
+    (void)state;
+    Run r;
+    int whole = 0, pieces = 0;
+    compare_documents(40, 19, 20, (const char *const[]){"jit.mode=nocompile", "data.packing=docs", "train.grad_accum=2", "train.batch=1", NULL},
+                      (Limits){0}, &r);
+    for (int i = 0; i < STEPS; i++) {
+        whole += r.device[i].graph_launches == 1 && r.device[i].launches == 0;
+        pieces += r.device[i].graph_launches == 2;
+    }
+    assert_true(whole >= STEPS / 3 && pieces >= 1);
+    assert_true(r.captured <= 4 + 4); /* four orders; two sizes, first and last */
+}
+
+/* Documents of many lengths, but padded to one size. */
+static void many_sizes_in_one_bucket(void **state) {
+    (void)state;
+    Run r;
+    compare_documents(40, 8, 60, (const char *const[]){"jit.mode=dynamic", "jit.bucket=multiple:256", "data.packing=docs", "train.grad_accum=3", NULL},
+                      (Limits){0}, &r);
+    assert_int_equal(r.captured, 1);
+    for (int i = 1; i < STEPS; i++) assert_int_equal(r.device[i].graph_launches, 1);
 }
 
 /* More pieces than graphs are kept: the one that was not used for longest makes room, and is captured anew. */
 static void more_pieces_than_graphs(void **state) {
     (void)state;
     Run r;
-    compare((const char *const[]){"jit.mode=nocompile", "data.packing=docs", "train.grad_accum=4", "train.batch=1", NULL}, 2, &r);
-    assert_true(r.captured >= STEPS / 2);
+    compare_documents(40, 19, 20, (const char *const[]){"jit.mode=nocompile", "data.packing=docs", "train.batch=1", NULL}, (Limits){.keep = 1}, &r);
+    assert_true(r.captured > 2);
+    assert_true(r.open <= 1);
+}
+
+/* A limit of nodes: never more than it in graphs that are kept, but for the one in use. */
+static void more_nodes_than_are_kept(void **state) {
+    (void)state;
+    Run r;
+    compare_documents(40, 19, 20, (const char *const[]){"jit.mode=nocompile", "data.packing=docs", "train.batch=1", NULL}, (Limits){.nodes = 1}, &r);
+    assert_true(r.captured > 2);
+    assert_int_equal(r.open, 1);
+}
+
+/* A step of too many launches for one graph is one graph a micro-batch. */
+static void too_large_a_step(void **state) {
+    (void)state;
+    Run r;
+    compare((const char *const[]){"jit.mode=nocompile", "train.grad_accum=3", NULL}, (Limits){.whole = 100}, &r);
+    assert_int_equal(r.captured, 3);
+    for (int i = 2; i < STEPS; i++) {
+        assert_int_equal(r.device[i].graph_launches, 3);
+        assert_int_equal(r.device[i].launches, 0);
+    }
 }
 
 /* Kernels that are swapped in the background: a graph of the old ones is not replayed. */
 static void swapped_kernels(void **state) {
     (void)state;
     Run r;
-    compare((const char *const[]){"jit.mode=tiered", "train.seq_len=48", NULL}, 0, &r);
+    compare((const char *const[]){"jit.mode=tiered", "train.seq_len=48", NULL}, (Limits){0}, &r);
     assert_true(r.captured >= 1);
+    compare((const char *const[]){"jit.mode=tiered", "train.seq_len=40", "train.grad_accum=3", NULL}, (Limits){0}, &r);
+    for (int i = 0; i < STEPS; i++) assert_true(r.device[i].graph_launches == 0 || r.device[i].graph_launches == 1 || r.device[i].launches == 0);
 }
 
 static int failing_work(void *user, MjError *err) {
@@ -309,9 +402,13 @@ static void failure_in_a_capture(void **state) {
     ops.device->ops = &table;
     opt.device = ops.device;
     must(mj_jit_open(&opt, &ops.jit, &err), &err, "jit");
+    const int32_t padded = 128;
+    const MjPieceName name = {&padded, 1, 0};
     mj_step_graphs_open(&g, true);
-    must(mj_step_graphs_run(&g, &ops, 128, 0, failing_work, &good, &err), &err, "one by one");
-    assert_int_equal(mj_step_graphs_run(&g, &ops, 128, 0, failing_work, &good, &err), MJ_ERR_COMPILE);
+    assert_true(mj_step_graphs_whole(&g, &ops, name));
+    must(mj_step_graphs_run(&g, &ops, name, failing_work, &good, &err), &err, "one by one");
+    assert_true(mj_step_graphs_whole(&g, &ops, name));
+    assert_int_equal(mj_step_graphs_run(&g, &ops, name, failing_work, &good, &err), MJ_ERR_COMPILE);
     assert_non_null(strstr(err.message, "run.graphs = false"));
     assert_non_null(strstr(err.message, "no such kernel"));
     assert_null(recording);
@@ -327,7 +424,12 @@ int main(int argc, char **argv) {
     if (argc < 2) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_graph_a_step),
+        cmocka_unit_test(several_micro_batches),
         cmocka_unit_test(micro_batches_of_many_sizes),
+        cmocka_unit_test(micro_batches_of_two_sizes),
+        cmocka_unit_test(many_sizes_in_one_bucket),
+        cmocka_unit_test(more_nodes_than_are_kept),
+        cmocka_unit_test(too_large_a_step),
         cmocka_unit_test(more_pieces_than_graphs),
         cmocka_unit_test(swapped_kernels),
         cmocka_unit_test(failure_in_a_capture),
