@@ -1,4 +1,5 @@
 /* Rows of the op table: router, layout, balance, permute, combine. */
+#include "kernels_src/router_tile.h"
 #include "ops/op_row.h"
 #include "ops/refs.h"
 
@@ -13,13 +14,25 @@ MJ_COUNT(rf_one, MjRouterFwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(rf_nk, MjRouterFwdArgs, (int64_t)a->tokens * a->top_k)
 static double rf_length(const void *args) { return (double)((const MjRouterFwdArgs *)args)->width; }
 static double rf_flops(const void *args) { return 2.0 * (double)rf_ne(args) * (double)rf_w(args); }
-static size_t rf_shared(MjFamily family, const void *args)
+static size_t rf_shared(MjFamily family, const void *args) { return family == MJ_FAMILY_CPU ? (size_t)rf_e(args) * sizeof(float) : 0; }
+static const char *rf_template(MjFamily family, int arch, const void *args)
 {
-    return (size_t)rf_e(args) * sizeof(float) * (family == MJ_FAMILY_CPU ? 1 : 8 * 5); /* a warp's 4 tokens, and its keys */
+    (void)arch;
+    (void)args;
+    return family == MJ_FAMILY_CPU ? "router_fwd_cpu" : "router_fwd_sm80";
 }
+static int rf_geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g, MjError *err)
+{
+    (void)record, (void)kernel, (void)info, (void)err;
+    *g = (MjOpGeometry){.block = MJ_ROUTER_THREADS, .grid = (uint32_t)MJ_CEIL(rf_n(args), MJ_ROUTER_TOKENS), .shared_bytes = MJ_ROUTER_BYTES};
+    return 0;
+}
+static const MjOpMatrix rf_sm80 = {.tmpl = "router_fwd_sm80", .geometry = rf_geometry};
+static const MjOpMatrix *const rf_matrix[] = {&rf_sm80, NULL};
 
 const MjOpRow mj_row_router_fwd = {
-    .id = MJ_OP_ROUTER_FWD, .name = "router_fwd", .doc = "Sigmoid scores and the top-k choice", .args_bytes = sizeof(MjRouterFwdArgs),
+    .id = MJ_OP_ROUTER_FWD, .name = "router_fwd", .doc = "Sigmoid scores and the top-k choice", .choose = rf_template,
+    .matrix = rf_matrix, .args_bytes = sizeof(MjRouterFwdArgs),
     .fields = {MJ_FIELD(MjRouterFwdArgs, tokens), MJ_FIELD(MjRouterFwdArgs, width), MJ_FIELD(MjRouterFwdArgs, experts),
                MJ_FIELD(MjRouterFwdArgs, top_k)},
     .phases = {{"router_fwd", MJ_WORK_ROWS, rf_n}},

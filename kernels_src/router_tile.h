@@ -1,0 +1,12 @@
+/* How the router is cut into blocks on a GPU, shared by its template and the host. A token's sums are the same in any tile. */
+#ifndef MJ_ROUTER_TILE_H
+#define MJ_ROUTER_TILE_H
+
+#define MJ_ROUTER_THREADS 128
+#define MJ_ROUTER_TOKENS 128 /* of a block: 32 a warp */
+#define MJ_ROUTER_EXPERTS 64 /* at a time */
+#define MJ_ROUTER_DEPTH 64   /* columns of weights in shared memory at a time */
+#define MJ_ROUTER_TERMS_BYTES (MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 3 * 2) /* weights as three bf16 terms */
+#define MJ_ROUTER_BYTES (MJ_ROUTER_TERMS_BYTES + MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 4) /* and in f32, as they arrive */
+
+#endif
