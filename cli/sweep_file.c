@@ -4,27 +4,19 @@
  *   [defaults]  section.key = value   for every run
  *   [run NAME]  section.key = value   over the defaults; runs go in the order of the file
  */
-#include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/sweep.h"
-#include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/nearest.h"
-
-#define MAX_LINE 199 /* inih's */
+#include "train/ini_file.h"
 
 typedef struct MjSweepReader {
     MjSweep *sweep;
-    const char *path;
-    const char *at;   /* rest of the text */
-    int line;
     MjSetting *defaults;
     size_t n_defaults;
-    MjError *err;
-    int rc;
 } MjSweepReader;
 
 static void add_setting(MjSetting **list, size_t *n, const char *section, const char *key, const char *value, int line)
@@ -43,29 +35,9 @@ static void free_settings(MjSetting *list, size_t n)
     free(list);
 }
 
-/* Hands inih one line at a time, so that the line number of a setting is known. */
-static char *next_line(char *buf, int cap, void *user)
-{
-    MjSweepReader *r = user;
-    if (*r->at == '\0' || r->rc != 0) return NULL;
-    size_t len = strcspn(r->at, "\n");
-    r->line++;
-    if (len > MAX_LINE - 1 || len + 2 > (size_t)cap) {
-        r->rc = mj_error(r->err, MJ_ERR_USAGE, "%s:%d: line of %zu characters; at most %d are allowed", r->path, r->line, len,
-                         MAX_LINE - 1);
-        return NULL;
-    }
-    memcpy(buf, r->at, len);
-    buf[len] = '\n';
-    buf[len + 1] = '\0';
-    r->at += len + (r->at[len] == '\n');
-    return buf;
-}
-
-static int sweep_key(MjSweepReader *r, const char *key, const char *value)
+static int sweep_key(MjSweep *s, const char *key, const char *value, const char *where, MjError *err)
 {
     static const char *const keys[] = {"name", "baseline", "config", "profile"};
-    MjSweep *s = r->sweep;
     char **text = strcmp(key, "name") == 0 ? &s->name : strcmp(key, "baseline") == 0 ? &s->baseline
                 : strcmp(key, "config") == 0 ? &s->config : NULL;
     if (text != NULL) {
@@ -76,11 +48,10 @@ static int sweep_key(MjSweepReader *r, const char *key, const char *value)
     if (strcmp(key, "profile") == 0) {
         s->profile = strcmp(value, "true") == 0;
         if (s->profile || strcmp(value, "false") == 0) return 0;
-        return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: profile = %s: expected true or false", r->path, r->line, value);
+        return mj_error(err, MJ_ERR_USAGE, "%s: profile = %s: expected true or false", where, value);
     }
     const char *near = mj_nearest(key, keys, 4);
-    return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: unknown key '%s' in [sweep]; %s%s", r->path, r->line, key,
-                    near != NULL ? "did you mean " : "expected name, baseline, config or profile", near != NULL ? near : "");
+    return mj_error(err, MJ_ERR_USAGE, "%s: unknown key '%s' in [sweep]; %s%s", where, key, near != NULL ? "did you mean " : "expected name, baseline, config or profile", near != NULL ? near : "");
 }
 
 static bool name_is_safe(const char *name)
@@ -89,60 +60,52 @@ static bool name_is_safe(const char *name)
     return name[0] != '\0' && name[0] != '.' && strlen(name) <= 100 && name[strspn(name, allowed)] == '\0';
 }
 
-static MjSweepRun *run_named(MjSweep *s, const char *name)
-{
-    for (size_t i = 0; i < s->n_runs; i++) {
-        if (strcmp(s->runs[i].name, name) == 0) return &s->runs[i];
-    }
-    s->runs = mj_xrealloc(s->runs, (s->n_runs + 1) * sizeof *s->runs);
-    MjSweepRun *run = &s->runs[s->n_runs++];
-    *run = (MjSweepRun){.name = mj_xstrdup(name)};
-    return run;
-}
-
-static int split_setting(MjSweepReader *r, const char *key, const char *value, MjSetting **list, size_t *n)
+static int split_setting(const char *key, const char *value, const char *where, MjSetting **list, size_t *n, MjError *err)
 {
     const char *dot = strchr(key, '.');
     if (dot == NULL) {
-        return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: '%s': expected section.key = value, such as jit.mode = static", r->path,
-                        r->line, key);
+        return mj_error(err, MJ_ERR_USAGE, "%s: '%s': expected section.key = value, such as jit.mode = static", where, key);
     }
-    if (strncmp(key, "run.out", 8) == 0) {
-        return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: run.out is the sweep's to set; leave it out", r->path, r->line);
+    if (strcmp(key, "run.out") == 0) {
+        return mj_error(err, MJ_ERR_USAGE, "%s: run.out is the sweep's to set; leave it out", where);
     }
     char *section = mj_xstrndup(key, (size_t)(dot - key));
     MjConfig scratch;
     mj_config_defaults(&scratch);
-    char *where = mj_strdup_printf("%s:%d", r->path, r->line);
-    int rc = mj_config_set_key(&scratch, section, dot + 1, value, where, r->err);
-    if (rc == 0) add_setting(list, n, section, dot + 1, value, r->line);
-    free(where);
+    int rc = mj_config_set_key(&scratch, section, dot + 1, value, where, err);
+    if (rc == 0) add_setting(list, n, section, dot + 1, value, atoi(strrchr(where, ':') + 1));
     free(section);
     return rc;
 }
 
-static int take_setting(MjSweepReader *r, const char *section, const char *key, const char *value)
+/* A run is there from its heading on: one without settings of its own runs the defaults. */
+static int on_section(void *user, const char *section, const char *where, MjError *err)
 {
-    if (strcmp(section, "sweep") == 0) return sweep_key(r, key, value);
-    if (strcmp(section, "defaults") == 0) return split_setting(r, key, value, &r->defaults, &r->n_defaults);
-    if (strncmp(section, "run ", 4) == 0) {
-        const char *name = section + 4 + strspn(section + 4, " ");
-        if (!name_is_safe(name)) {
-            return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: run name '%s': expected letters, digits, '_', '-' and '.', as it is a "
-                            "folder's name too", r->path, r->line, name);
-        }
-        MjSweepRun *run = run_named(r->sweep, name);
-        return split_setting(r, key, value, &run->settings, &run->n_settings);
+    MjSweep *s = ((MjSweepReader *)user)->sweep;
+    if (strcmp(section, "sweep") == 0 || strcmp(section, "defaults") == 0) return 0;
+    if (strncmp(section, "run ", 4) != 0) {
+        return mj_error(err, MJ_ERR_USAGE, "%s: unknown section [%s]; expected [sweep], [defaults] or [run NAME]", where, section);
     }
-    return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: unknown section [%s]; expected [sweep], [defaults] or [run NAME]", r->path,
-                    r->line, section);
+    const char *name = section + 4 + strspn(section + 4, " ");
+    if (!name_is_safe(name)) {
+        return mj_error(err, MJ_ERR_USAGE, "%s: run name '%s': expected letters, digits, '_', '-' and '.', as it is a folder's name "
+                        "too", where, name);
+    }
+    for (size_t i = 0; i < s->n_runs; i++) {
+        if (strcmp(s->runs[i].name, name) == 0) return mj_error(err, MJ_ERR_USAGE, "%s: there is a run %s already", where, name);
+    }
+    s->runs = mj_xrealloc(s->runs, (s->n_runs + 1) * sizeof *s->runs);
+    s->runs[s->n_runs++] = (MjSweepRun){.name = mj_xstrdup(name)};
+    return 0;
 }
 
-static int on_setting(void *user, const char *section, const char *key, const char *value)
+static int on_setting(void *user, const char *section, const char *key, const char *value, const char *where, MjError *err)
 {
     MjSweepReader *r = user;
-    if (r->rc == 0) r->rc = take_setting(r, section, key, value);
-    return r->rc == 0;
+    if (strcmp(section, "sweep") == 0) return sweep_key(r->sweep, key, value, where, err);
+    if (strcmp(section, "defaults") == 0) return split_setting(key, value, where, &r->defaults, &r->n_defaults, err);
+    MjSweepRun *run = &r->sweep->runs[r->sweep->n_runs - 1]; /* on_section was here */
+    return split_setting(key, value, where, &run->settings, &run->n_settings, err);
 }
 
 static void prepend_defaults(MjSweepReader *r)
@@ -189,7 +152,7 @@ static int check_sweep(MjSweep *s, const char *path, MjError *err)
     if (!name_is_safe(s->name)) {
         return mj_error(err, MJ_ERR_USAGE, "%s: sweep name '%s': expected letters, digits, '_', '-' and '.'", path, s->name);
     }
-    if (s->n_runs == 0) return mj_error(err, MJ_ERR_USAGE, "%s: no [run NAME] with settings; expected at least one", path);
+    if (s->n_runs == 0) return mj_error(err, MJ_ERR_USAGE, "%s: no [run NAME]; expected at least one", path);
     if (s->baseline == NULL) s->baseline = mj_xstrdup(s->runs[0].name);
     if (strcmp(mj_sweep_baseline(s)->name, s->baseline) != 0) {
         const char *names[256];
@@ -210,14 +173,10 @@ static int check_sweep(MjSweep *s, const char *path, MjError *err)
 int mj_sweep_load(const char *path, const char *const *sets, size_t n_sets, MjSweep **out, MjError *err)
 {
     int rc = 0;
-    char *text = NULL;
-    MjSweepReader r = {.sweep = mj_xcalloc(1, sizeof(MjSweep)), .path = path, .err = err};
-    MJ_TRY(mj_fs_read(path, &text, NULL, err));
-    r.at = text;
+    MjSweepReader r = {.sweep = mj_xcalloc(1, sizeof(MjSweep))};
+    const MjIniReader reader = {.section = on_section, .setting = on_setting, .user = &r};
     r.sweep->file = mj_xstrdup(path);
-    int bad_line = ini_parse_stream(next_line, &r, on_setting, &r);
-    MJ_TRY(r.rc);
-    if (bad_line != 0) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "%s:%d: expected [section] or key = value", path, bad_line));
+    MJ_TRY(mj_ini_read(path, &reader, err));
     if (r.sweep->config != NULL && r.sweep->config[0] != '/') { /* beside the sweep file */
         const char *slash = strrchr(path, '/');
         char *full = mj_strdup_printf("%.*s%s", slash != NULL ? (int)(slash - path + 1) : 0, path, r.sweep->config);
@@ -232,7 +191,6 @@ int mj_sweep_load(const char *path, const char *const *sets, size_t n_sets, MjSw
 out:
     free_settings(r.defaults, r.n_defaults);
     mj_sweep_free(r.sweep);
-    free(text);
     return rc;
 }
 

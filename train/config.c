@@ -2,17 +2,16 @@
 #include "train/config.h"
 
 #include <errno.h>
-#include <ini.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "jit/mode.h"
-#include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/nearest.h"
 #include "runtime/base/str.h"
+#include "train/ini_file.h"
 
 #define MAX_OPTIONS 256
 
@@ -20,7 +19,7 @@ static int parse_integer(const char *text, bool bytes, int64_t *out) {
     char *end = NULL;
     errno = 0;
     long long v = strtoll(text, &end, 10);
-    if (errno != 0 || end == text) return -1;
+    if (end == text || (errno != 0 && errno != ERANGE)) return -1; /* too large a number is out of every range as LLONG_MAX is */
     if (bytes && *end != '\0') {
         static const char suffixes[] = "KMGT";
         const char *s = strchr(suffixes, *end >= 'a' ? *end - 'a' + 'A' : *end);
@@ -177,29 +176,57 @@ static const MjOption *find_option(const char *section, const char *key) {
     return NULL;
 }
 
+static bool section_known(const char *section) {
+    for (const MjOption *o = mj_options; o->section != NULL; o++) {
+        if (strcmp(o->section, section) == 0) return true;
+    }
+    return false;
+}
+
+static void suggest(MjStr *out, const char *section, const char *key) {
+    mj_str_printf(out, "%s\"%s%s%s\"", out->len == 0 ? "; did you mean " : " or ", section, section[0] ? "." : "", key);
+}
+
+/* "; did you mean ...?": the same key in other sections, else the nearest of its own, else those that hold it as a part, else
+ * the nearest of all. `section` may be "". */
+static void suggest_key(const char *section, const char *key, MjStr *out) {
+    const char *own[MAX_OPTIONS], *all[MAX_OPTIONS];
+    size_t n_own = 0, n_all = 0;
+    for (const MjOption *o = mj_options; o->section != NULL && n_all < MAX_OPTIONS; o++) {
+        all[n_all++] = o->key;
+        if (strcmp(o->section, section) == 0) own[n_own++] = o->key;
+        if (strcmp(o->key, key) == 0) suggest(out, o->section, o->key);
+    }
+    const char *near = mj_nearest(key, own, n_own);
+    if (out->len == 0 && near != NULL) suggest(out, "", near);
+    const bool parts = out->len == 0 && strlen(key) > 1;
+    for (size_t i = 0; parts && i < n_own; i++) {
+        if (strstr(own[i], key) != NULL) suggest(out, "", own[i]);
+    }
+    near = mj_nearest(key, all, n_all);
+    for (const MjOption *o = mj_options; out->len == 0 && near != NULL && o->section != NULL; o++) {
+        if (o->key == near) suggest(out, o->section, near);
+    }
+    if (out->len > 0) mj_str_puts(out, "?");
+}
+
 static int unknown_name(const char *section, const char *key, const char *where, MjError *err) {
-    const char *names[MAX_OPTIONS] = {NULL};
-    size_t n = 0;
-    bool section_known = false;
-    for (const MjOption *o = mj_options; o->section != NULL && n < MAX_OPTIONS; o++) {
-        if (strcmp(o->section, section) == 0) section_known = true;
+    MjStr hint = MJ_STR_INIT;
+    int rc;
+    if (section_known(section)) {
+        suggest_key(section, key, &hint);
+        rc = mj_error(err, MJ_ERR_USAGE, "%s: unknown key \"%s\" in [%s]%s; `mojit train --help` lists all settings", where, key,
+                      section, mj_str_text(&hint));
+    } else {
+        const char *names[MAX_OPTIONS];
+        size_t n = 0;
+        for (const MjOption *o = mj_options; o->section != NULL && n < MAX_OPTIONS; o++) names[n++] = o->section;
+        const char *near = mj_nearest(section, names, n);
+        rc = mj_error(err, MJ_ERR_USAGE, "%s: unknown section [%s]%s%s%s; `mojit train --help` lists all settings", where, section,
+                      near ? "; did you mean [" : "", near ? near : "", near ? "]?" : "");
     }
-    for (const MjOption *o = mj_options; o->section != NULL && n < MAX_OPTIONS; o++) {
-        if (section_known && strcmp(o->section, section) != 0) continue;
-        names[n++] = section_known ? o->key : o->section;
-    }
-    const char *near = mj_nearest(section_known ? key : section, names, n);
-    const char *also = NULL; /* the key may be right and in another section */
-    for (const MjOption *o = mj_options; o->section != NULL && near == NULL; o++) {
-        if (strcmp(o->key, key) == 0) also = o->section;
-    }
-    if (!section_known) {
-        return mj_error(err, MJ_ERR_USAGE, "%s: unknown section [%s]%s%s%s; `mojit train --help` lists all settings",
-                        where, section, near ? "; did you mean [" : "", near ? near : "", near ? "]?" : "");
-    }
-    return mj_error(err, MJ_ERR_USAGE, "%s: unknown key \"%s\" in [%s]%s%s%s%s%s; `mojit train --help` lists all settings",
-                    where, key, section, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "",
-                    also ? "; there is one in section " : "", also ? also : "");
+    mj_str_free(&hint);
+    return rc;
 }
 
 int mj_config_set_key(MjConfig *config, const char *section, const char *key, const char *value, const char *where,
@@ -210,11 +237,18 @@ int mj_config_set_key(MjConfig *config, const char *section, const char *key, co
 }
 
 int mj_config_set(MjConfig *config, const char *assignment, MjError *err) {
+    int rc;
     const char *equals = strchr(assignment, '=');
     const char *dot = strchr(assignment, '.');
     char section[64], key[64];
     if (equals == NULL || dot == NULL || dot > equals || dot == assignment || dot + 1 == equals) {
-        return mj_error(err, MJ_ERR_USAGE, "--set %s: expected section.key=value, such as train.steps=30", assignment);
+        MjStr hint = MJ_STR_INIT;
+        char *name = mj_xstrndup(assignment, strcspn(assignment, "="));
+        if (strchr(name, '.') == NULL) suggest_key("", name, &hint);
+        rc = mj_error(err, MJ_ERR_USAGE, "--set %s: expected section.key=value, such as train.steps=30%s", assignment, mj_str_text(&hint));
+        mj_str_free(&hint);
+        free(name);
+        return rc;
     }
     if ((size_t)(dot - assignment) >= sizeof section || (size_t)(equals - dot - 1) >= sizeof key) {
         return mj_error(err, MJ_ERR_USAGE, "--set %s: no setting has so long a name", assignment);
@@ -226,74 +260,19 @@ int mj_config_set(MjConfig *config, const char *assignment, MjError *err) {
     return mj_config_set_key(config, section, key, equals + 1, "--set", err);
 }
 
-typedef struct LoadState {
-    MjConfig config;
-    const char *path;
-    MjError *err;
-    int rc;
-    int line;         /* of the text being parsed; libinih's own count needs a build option */
-    const char *next; /* unread text */
-} LoadState;
-
-/* Feeds libinih line by line so that the line number is ours. */
-static char *read_line(char *buf, int cap, void *stream) {
-    LoadState *s = stream;
-    if (*s->next == '\0') return NULL;
-    int n = 0;
-    while (n < cap - 1 && s->next[n] != '\0') {
-        buf[n] = s->next[n];
-        n++;
-        if (buf[n - 1] == '\n') break;
-    }
-    buf[n] = '\0';
-    s->next += n;
-    s->line++;
-    return buf;
+static int on_section(void *user, const char *name, const char *where, MjError *err) {
+    (void)user;
+    return section_known(name) ? 0 : unknown_name(name, "", where, err);
 }
 
-static int on_setting(void *user, const char *section, const char *key, const char *value) {
-    LoadState *s = user;
-    if (s->rc != 0) return 0;
-    char where[600];
-    (void)snprintf(where, sizeof where, "%s:%d", s->path, s->line);
-    s->rc = section[0] == '\0'
-                ? mj_error(s->err, MJ_ERR_USAGE, "%s: \"%s\" stands before any [section]", where, key)
-                : mj_config_set_key(&s->config, section, key, value, where, s->err);
-    return s->rc == 0;
-}
-
-/* libinih reads lines into a fixed buffer and would take the rest of a longer one for a new line. */
-static int check_line_lengths(const char *path, const char *text, MjError *err) {
-    int line = 1;
-    for (const char *p = text; *p != '\0'; line++) {
-        size_t len = strcspn(p, "\n");
-        if (len > 190) {
-            return mj_error(err, MJ_ERR_USAGE, "%s:%d: a line of %zu bytes; expected at most 190 (use --set for long values)",
-                            path, line, len);
-        }
-        p += len + (p[len] == '\n');
-    }
-    return 0;
+static int on_setting(void *user, const char *section, const char *key, const char *value, const char *where, MjError *err) {
+    return mj_config_set_key(user, section, key, value, where, err);
 }
 
 int mj_config_load(MjConfig *config, const char *path, MjError *err) {
-    char *text = NULL;
-    size_t len = 0;
-    int rc = 0;
-    MJ_TRY(mj_fs_read(path, &text, &len, err));
-    if (strlen(text) != len) {
-        rc = mj_error(err, MJ_ERR_USAGE, "%s: holds a NUL byte; expected an INI file of text", path);
-        goto out;
-    }
-    MJ_TRY(check_line_lengths(path, text, err));
-    LoadState s = {.config = *config, .path = path, .err = err, .next = text};
-    int bad_line = ini_parse_stream(read_line, &s, on_setting, &s);
-    rc = s.rc;
-    if (rc == 0 && bad_line != 0) {
-        rc = mj_error(err, MJ_ERR_USAGE, "%s:%d: neither [section], key = value nor a comment", path, bad_line);
-    }
-    if (rc == 0) *config = s.config;
-out:
-    free(text);
+    MjConfig read = *config;
+    const MjIniReader reader = {.section = on_section, .setting = on_setting, .user = &read};
+    int rc = mj_ini_read(path, &reader, err);
+    if (rc == 0) *config = read;
     return rc;
 }

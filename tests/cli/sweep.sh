@@ -19,7 +19,6 @@ train.steps = $1
 train.eval_tokens = 2048
 jit.mode = nocompile
 [run a]
-precision.experts = bf16
 [run b]
 precision.experts = fp8
 [run bad]

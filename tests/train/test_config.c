@@ -35,7 +35,13 @@ static void expect_error(const char *text, const char *line, const char *part) {
 static void bad_files_name_line_and_nearest(void **state) {
     (void)state;
     expect_error("[model]\ndepht = 3\n", ":2:", "\"depth\"");
-    expect_error("[modle]\ndepth = 3\n", ":2:", "[model]");
+    expect_error("[modle]\ndepth = 3\n", ":1:", "[model]");
+    expect_error("[modle]\n", ":1:", "[model]");
+    expect_error("[model]\n[optimizer]\nlr = 3\n", ":3:", "did you mean \"embedding_lr\" or \"head_lr\" or");
+    expect_error("[model]\nexperts = 4\n", ":2:", "\"moe.experts\" or \"precision.experts\"?");
+    expect_error("[model]\nmatrx_lr = 4\n", ":2:", "\"optimizer.matrix_lr\"?");
+    expect_error("[model]\ndepth = 3\n\n[moe]\n[model]\nwidth = 128\ndepth = 4\n", ":7:", "in line 2 already");
+    expect_error("[model]\ndepth = 99999999999999999999\n", ":2:", "out of range");
     expect_error("\n[train]\nsteps = ten\n", ":3:", "whole number");
     expect_error("[train]\nsteps = 0\n", ":2:", "out of range");
     expect_error("[precision]\nexperts = fp16\n", ":2:", "bf16|fp8");
@@ -43,6 +49,18 @@ static void bad_files_name_line_and_nearest(void **state) {
     expect_error("[optimizer]\nbetas = 0.9\n", ":2:", "two numbers");
     expect_error("depth = 3\n", ":1:", "before any");
     expect_error("[model]\nnonsense\n", ":2:", "key = value");
+}
+
+/* Indents, CRLF, a byte order mark and comments change nothing. */
+static void other_editors(void **state) {
+    (void)state;
+    MjConfig c;
+    MjError err = MJ_ERROR_INIT;
+    mj_config_defaults(&c);
+    if (load_text(&c, "\xef\xbb\xbf[model]\r\n  depth = 3\r\n\twidth=256\r\n; end\r\n[train]\r\n    steps = 7", &err) != 0) fail_msg("%s", err.message);
+    assert_int_equal(c.model.depth, 3);
+    assert_int_equal(c.model.width, 256);
+    assert_int_equal(c.train.steps, 7);
 }
 
 static void dump_reads_back(void **state) {
@@ -121,6 +139,7 @@ int main(int argc, char **argv) {
     (void)close(fd);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_files_name_line_and_nearest),
+        cmocka_unit_test(other_editors),
         cmocka_unit_test(dump_reads_back),
         cmocka_unit_test(cross_checks),
         cmocka_unit_test(table_is_sane),
