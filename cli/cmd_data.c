@@ -12,7 +12,7 @@
 
 static const MjArgSpec pack_options[] = {
     {"out", MJ_ARG_STRING, "PREFIX", "writes PREFIX_train.bin and PREFIX_val.bin", 'o', 0, 0},
-    {"held-out", MJ_ARG_STRING, "FRACTION", "part of the documents that is held out; default 0.05", 0, 0, 0},
+    {"held-out", MJ_ARG_STRING, "FRACTION", "part of the documents (of a single one: its end) that is held out; default 0.05", 0, 0, 0},
     {"max-bytes", MJ_ARG_INT, "N", "at most this much text; default: all of it", 0, 1, INT64_C(1) << 50},
     {"json", MJ_ARG_FLAG, NULL, "print the result as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
@@ -27,7 +27,7 @@ static int parse_fraction(const char *text, double *out, MjError *err)
     char *end = NULL;
     double v = strtod(text, &end);
     if (end == text || *end != '\0' || !(v >= 0.0 && v <= 0.5)) {
-        return mj_error(err, MJ_ERR_USAGE, "pack: --held-out %s: expected a number from 0 to 0.5", text);
+        return mj_error(err, MJ_ERR_USAGE, "data pack: --held-out %s: expected a number from 0 to 0.5", text);
     }
     *out = v;
     return 0;
@@ -47,7 +47,7 @@ static int cmd_pack(const MjArgs *args, MjError *err)
     MjPackOptions options = {.held_out = 0.05, .max_bytes = mj_args_int(args, "max-bytes", 0)};
     MjPackResult r;
     if (prefix == NULL) {
-        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "pack: --out PREFIX is missing; it names PREFIX_train.bin and PREFIX_val.bin"));
+        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "data pack: --out PREFIX is missing; it names PREFIX_train.bin and PREFIX_val.bin"));
     }
     if (fraction != NULL) MJ_TRY(parse_fraction(fraction, &options.held_out, err));
     MJ_TRY(mj_data_pack(paths, (int)n, prefix, &options, &r, err));
@@ -61,6 +61,7 @@ static int cmd_pack(const MjArgs *args, MjError *err)
     mj_table_real(t, r.held_out_order1_bits, 4);
     mj_table_print(t, mj_args_flag(args, "json"));
     mj_table_close(t);
+    if (r.held_out_documents == 0) mj_term_say("nothing is held out: there is no %s_val.bin; train with data.held_out empty", prefix);
 out:
     return rc;
 }

@@ -48,7 +48,7 @@ int mj_tokens_order1_entropy(const MjTokens *t, double *bits, MjError *err) MJ_M
 /* ---- packing ---- */
 
 typedef struct MjPackOptions {
-    double held_out;   /* fraction of the documents, 0 to 0.5 */
+    double held_out;   /* fraction of the documents, 0 to 0.5; of a single document its end */
     int64_t max_bytes; /* of text; 0 = no limit. Documents are chosen by the hash of their content until it is reached */
 } MjPackOptions;
 
@@ -59,7 +59,8 @@ typedef struct MjPackResult {
 } MjPackResult;
 
 /* Files and folders (recursively, links are not followed) to PREFIX_train.bin and PREFIX_val.bin, byte by byte, BOS before
- * each document. The same texts give the same files. MJ_ERR_DATA when nothing readable was found. */
+ * each document; makes their folder, and removes an older PREFIX_val.bin when nothing is held out. The same texts give the
+ * same files. MJ_ERR_DATA when nothing readable was found. */
 int mj_data_pack(const char *const *paths, int n_paths, const char *prefix, const MjPackOptions *options,
                  MjPackResult *out, MjError *err) MJ_MUST_CHECK;
 

@@ -97,7 +97,10 @@ static int open_pattern(MjTokens *t, const char *pattern, MjError *err) {
     glob_t g;
     int failed = glob(pattern, 0, NULL, &g);
     if (failed == GLOB_NOMATCH) {
-        return mj_error(err, MJ_ERR_IO, "%s: no such token file; make one with `mojit data pack PATH... --out PREFIX`", pattern);
+        const char *end = strstr(pattern, "_train.bin"); /* what `data pack` adds to its PREFIX */
+        if (end == NULL) end = strstr(pattern, "_val.bin");
+        return mj_error(err, MJ_ERR_IO, "%s: no such token file; make one with `mojit data pack PATH... --out %.*s`", pattern,
+                        end != NULL ? (int)(end - pattern) : 6, end != NULL ? pattern : "PREFIX");
     }
     if (failed != 0) return mj_error(err, MJ_ERR_IO, "%s: can't list the files of this pattern", pattern);
     for (size_t i = 0; i < g.gl_pathc && rc == 0; i++) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -17,7 +18,7 @@
 typedef struct Document {
     char *path;
     uint64_t hash; /* of the content: decides choice and split, so that both do not depend on names and order */
-    int64_t bytes; /* that are taken: the last chosen one may be cut */
+    int64_t from, bytes; /* what is taken: the last chosen one may be cut, a single one is split */
     bool chosen, held_out;
 } Document;
 
@@ -25,6 +26,13 @@ typedef struct Documents {
     Document *items;
     int64_t n, skipped;
 } Documents;
+
+static Document *new_document(Documents *d) {
+    if ((d->n & (d->n - 1)) == 0) {
+        d->items = mj_xrealloc(d->items, (size_t)(d->n == 0 ? 1 : 2 * d->n) * sizeof *d->items);
+    }
+    return &d->items[d->n++];
+}
 
 /* Text: no NUL byte, at least one byte. */
 static void add_file(Documents *d, const char *path) {
@@ -35,10 +43,7 @@ static void add_file(Documents *d, const char *path) {
         free(data);
         return;
     }
-    if ((d->n & (d->n - 1)) == 0) {
-        d->items = mj_xrealloc(d->items, (size_t)(d->n == 0 ? 1 : 2 * d->n) * sizeof *d->items);
-    }
-    d->items[d->n++] = (Document){.path = mj_xstrdup(path), .hash = XXH3_64bits(data, len), .bytes = (int64_t)len};
+    *new_document(d) = (Document){.path = mj_xstrdup(path), .hash = XXH3_64bits(data, len), .bytes = (int64_t)len};
     free(data);
 }
 
@@ -99,6 +104,30 @@ static void choose(Documents *d, const MjPackOptions *o) {
     free(order);
 }
 
+/* Of a single document the end is held out, from the beginning of a line where there is one. */
+static int split_single(Documents *d, double held_out, MjError *err) {
+    Document *only = NULL;
+    for (int64_t i = 0; i < d->n; i++) {
+        if (!d->items[i].chosen) continue;
+        if (only != NULL) return 0;
+        only = &d->items[i];
+    }
+    int64_t tail = (int64_t)((double)only->bytes * held_out);
+    if (tail < 1) return 0;
+    char *data = NULL;
+    size_t len = 0;
+    int rc = mj_fs_read(only->path, &data, &len, err);
+    if (rc != 0) return rc;
+    const char *newline = len >= (size_t)only->bytes ? memchr(data + only->bytes - tail, '\n', (size_t)tail - 1) : NULL;
+    if (newline != NULL) tail = data + only->bytes - newline - 1;
+    free(data);
+    only->bytes -= tail;
+    Document rest = {.path = mj_xstrdup(only->path), .hash = only->hash, .from = only->bytes, .bytes = tail, .chosen = true, .held_out = true};
+    only->held_out = false;
+    *new_document(d) = rest;
+    return 0;
+}
+
 static void begin_file(MjStr *s) {
     int32_t header[256] = {20240520, 1, 0, MJ_BYTE_VOCAB, MJ_BYTE_BOS};
     mj_str_append(s, header, sizeof header);
@@ -109,14 +138,14 @@ static int append_document(MjStr *s, const Document *d, MjError *err) {
     size_t len = 0;
     int rc = mj_fs_read(d->path, &data, &len, err);
     if (rc != 0) return rc;
-    if ((int64_t)len < d->bytes || XXH3_64bits(data, len) != d->hash) {
+    if ((int64_t)len < d->from + d->bytes || XXH3_64bits(data, len) != d->hash) {
         rc = mj_error(err, MJ_ERR_DATA, "%s: changed while it was being packed; run it again", d->path);
         goto out;
     }
     mj_str_reserve(s, 2 * ((size_t)d->bytes + 1));
     uint16_t *wide = mj_xmalloc(2 * ((size_t)d->bytes + 1));
     wide[0] = MJ_BYTE_BOS;
-    for (int64_t i = 0; i < d->bytes; i++) wide[i + 1] = (uint8_t)data[i];
+    for (int64_t i = 0; i < d->bytes; i++) wide[i + 1] = (uint8_t)data[d->from + i];
     mj_str_append(s, wide, 2 * ((size_t)d->bytes + 1));
     free(wide);
 out:
@@ -150,7 +179,13 @@ static int write_split(const Documents *d, const char *prefix, bool held_out, in
         *documents += 1;
         *bytes += d->items[i].bytes;
     }
-    if (*documents > 0) MJ_TRY(write_file(&s, prefix, held_out ? "_val.bin" : "_train.bin", err));
+    if (*documents > 0) {
+        MJ_TRY(write_file(&s, prefix, held_out ? "_val.bin" : "_train.bin", err));
+    } else if (held_out) { /* an older one is not of this text */
+        char *path = mj_strdup_printf("%s_val.bin", prefix);
+        (void)unlink(path);
+        free(path);
+    }
 out:
     mj_str_free(&s);
     return rc;
@@ -163,6 +198,20 @@ static int held_out_entropy(const char *prefix, double *bits, MjError *err) {
     if (rc == 0) rc = mj_tokens_order1_entropy(t, bits, err);
     mj_tokens_close(t);
     free(path);
+    return rc;
+}
+
+/* PREFIX names two files in a folder that may not be there yet. */
+static int make_folder_of(const char *prefix, MjError *err) {
+    const char *slash = strrchr(prefix, '/');
+    if (prefix[0] == '\0' || (slash != NULL && slash[1] == '\0')) {
+        return mj_error(err, MJ_ERR_USAGE, "prefix '%s' names no file; expected the beginning of two, such as data/text for "
+                        "data/text_train.bin and data/text_val.bin", prefix);
+    }
+    if (slash == NULL || slash == prefix) return 0;
+    char *folder = mj_xstrndup(prefix, (size_t)(slash - prefix));
+    int rc = mj_fs_make_dirs(folder, 0777, err);
+    free(folder);
     return rc;
 }
 
@@ -183,6 +232,8 @@ int mj_data_pack(const char *const *paths, int n_paths, const char *prefix, cons
         goto out;
     }
     choose(&d, options);
+    MJ_TRY(split_single(&d, options->held_out, err));
+    MJ_TRY(make_folder_of(prefix, err));
     MJ_TRY(write_split(&d, prefix, false, &r.documents, &r.bytes, err));
     MJ_TRY(write_split(&d, prefix, true, &r.held_out_documents, &r.held_out_bytes, err));
     if (r.held_out_documents > 0) MJ_TRY(held_out_entropy(prefix, &r.held_out_order1_bits, err));

@@ -36,6 +36,7 @@ expect 0 'model.depth' "$mojit" train --help
 
 # Configuration.
 expect 2 'unknown key "dept" in \[model\]; did you mean "depth"' "$mojit" train "${tiny[@]}" --set model.dept=3
+expect 2 'did you mean "model.depth"\?' "$mojit" train "${tiny[@]}" --set depth=3
 expect 2 'unknown compile mode "statik"; did you mean "static"' "$mojit" train "${tiny[@]}" --mode statik
 expect 2 'unknown compile mode "dynamik"; did you mean "dynamic"' "$mojit" compare "${tiny[@]}" --modes static,dynamik
 expect 2 'stands there twice' "$mojit" compare "${tiny[@]}" --modes static,static
@@ -58,6 +59,11 @@ expect 1 'truncated' "$mojit" train "${tiny[@]}" --set data.train=truncated.bin
 mkdir nothing
 expect 1 'no readable text' "$mojit" data pack nothing foreign.bin --out x
 expect 2 '--held-out 2: expected a number from 0 to 0.5' "$mojit" data pack nothing --out x --held-out 2
+expect 2 'mojit data pack: something is missing; usage: mojit data pack PATH' "$mojit" data pack
+expect 1 'mojit data pack PATH... --out new/text' "$mojit" train "${tiny[@]}" --set data.train=new/text_train.bin
+expect 0 . "$mojit" data pack "$checkout/kernels_src/list.sh" --out new/text
+check 'the end of a single text is held out' test -s new/text_val.bin
+expect 2 'names no file' "$mojit" data pack nothing "$checkout/kernels_src" --out ''
 expect 2 '--out PREFIX is missing' "$mojit" data pack nothing
 
 # Places that cannot be written.
@@ -74,10 +80,12 @@ bad_sweep() { # PATTERN TEXT
     expect 2 "$1" "$mojit" sweep s.ini --out sw
 }
 bad_sweep 's.ini:2: unknown key .nam. in \[sweep\]; did you mean name' '[sweep]\nnam = x\n'
-bad_sweep 's.ini:2: unknown section \[defalts\]' '[defalts]\nmodel.depth = 1\n'
+bad_sweep 's.ini:1: unknown section \[defalts\]' '[defalts]\nmodel.depth = 1\n'
 bad_sweep 's.ini:4: unknown key "dept"' '[sweep]\nname = x\n[run a]\nmodel.dept = 1\n'
 bad_sweep 'expected section.key = value' '[sweep]\nname = x\n[run a]\ndepth = 1\n'
 bad_sweep "baseline 'b' is not a run" '[sweep]\nname = x\nbaseline = b\n[run a]\nmodel.depth = 1\n'
+bad_sweep 's.ini:4: there is a run a already' '[sweep]\nname = x\n[run a]\n[run a]\n'
+bad_sweep 's.ini:5: .model.depth. in \[run a\] stands in line 4 already' '[sweep]\nname = x\n[run a]\nmodel.depth = 1\nmodel.depth = 2\n'
 bad_sweep 'no \[run NAME\]' '[sweep]\nname = x\n'
 bad_sweep 'run name .\.\./a.' '[sweep]\nname = x\n[run ../a]\nmodel.depth = 1\n'
 bad_sweep '\[run a\].*statik' '[sweep]\nname = x\n[run a]\njit.mode = statik\n'

@@ -126,6 +126,34 @@ static void packing(void **state) {
     free(bin);
 }
 
+/* One text, such as a book: its last lines are held out; a folder that is missing is made. Held out before, not any more: the
+ * older file goes. */
+static void single_document(void **state) {
+    (void)state;
+    char *book = in("book.txt"), *out = in("new/folder/b"), *val = in("new/folder/b_val.bin"), *data = NULL;
+    const char *paths[] = {book};
+    size_t len = 0;
+    MjError err = MJ_ERROR_INIT;
+    MjPackResult r;
+    put("book.txt", "first line\nsecond line\nthird\n", 29);
+    assert_int_equal(mj_data_pack(paths, 1, out, &(MjPackOptions){.held_out = 0.5}, &r, &err), 0);
+    assert_int_equal(r.documents, 1);
+    assert_int_equal(r.bytes, 23);
+    assert_int_equal(r.held_out_documents, 1);
+    assert_int_equal(mj_fs_read(val, &data, &len, NULL), 0);
+    assert_int_equal(len, 1024 + 2 * 7);
+    static const uint16_t want[7] = {MJ_BYTE_BOS, 't', 'h', 'i', 'r', 'd', '\n'};
+    assert_memory_equal(data + 1024, want, sizeof want);
+    free(data);
+    assert_int_equal(mj_data_pack(paths, 1, out, &(MjPackOptions){.held_out = 0}, &r, &err), 0);
+    assert_int_equal(r.bytes, 29);
+    assert_int_not_equal(access(val, F_OK), 0);
+    out[strlen(out) - 1] = '\0';
+    assert_int_equal(mj_data_pack(paths, 1, out, &(MjPackOptions){.held_out = 0}, &r, &err), MJ_ERR_USAGE);
+    assert_non_null(strstr(err.message, "names no file"));
+    free(book), free(out), free(val);
+}
+
 static void nothing_to_pack(void **state) {
     (void)state;
     char *folder = in("barren"), *out = in("x");
@@ -242,6 +270,7 @@ int main(void) {
     if (mkdtemp(dir) == NULL) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_files),       cmocka_unit_test(both_formats_and_globs), cmocka_unit_test(packing),
+        cmocka_unit_test(single_document),
         cmocka_unit_test(nothing_to_pack), cmocka_unit_test(entropy),                cmocka_unit_test(loading),
         cmocka_unit_test(shuffling_is_a_permutation_that_the_seed_decides),
     };
