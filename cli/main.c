@@ -76,10 +76,11 @@ static int run_command(const MjCommand *table, const char *prefix, int argc, cha
 {
     const MjCommand *cmd = NULL;
     MjArgs *args = NULL;
+    char *inner = NULL;
     int rc = 0;
     MJ_TRY(mj_command_find(table, argv[0], prefix, &cmd, err));
+    inner = mj_strdup_printf("%s %s", prefix, cmd->name);
     if (cmd->subcommands != NULL) {
-        char *inner = mj_strdup_printf("%s %s", prefix, cmd->name);
         if (argc > 1 && argv[1][0] != '-') {
             rc = run_command(cmd->subcommands, inner, argc - 1, argv + 1, err);
         } else if (argc > 1 && strcmp(argv[1], "--help") == 0) {
@@ -89,10 +90,9 @@ static int run_command(const MjCommand *table, const char *prefix, int argc, cha
         } else {
             rc = mj_error(err, MJ_ERR_USAGE, "%s: expected a command; `%s --help` lists them", inner, inner);
         }
-        free(inner);
-        return rc;
+        goto out;
     }
-    MJ_TRY(mj_args_parse(cmd, argc - 1, argv + 1, &args, err));
+    MJ_TRY(mj_args_parse(cmd, inner, argc - 1, argv + 1, &args, err));
     if (mj_args_wants_help(args)) {
         print_command_help(cmd, prefix);
     } else if (mj_args_wants_version(args)) {
@@ -102,6 +102,7 @@ static int run_command(const MjCommand *table, const char *prefix, int argc, cha
     }
 out:
     mj_args_free(args);
+    free(inner);
     return rc;
 }
 

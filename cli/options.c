@@ -19,6 +19,7 @@ typedef struct MjValue {
 
 struct MjArgs {
     const MjCommand *cmd;
+    const char *full; /* "mojit data pack" */
     int n_options;
     MjValue *values; /* by option */
     const char **words;
@@ -41,27 +42,28 @@ static int find_option(const MjCommand *cmd, const char *name, size_t len)
     return -1;
 }
 
-static int unknown_option(const MjCommand *cmd, const char *word, size_t len, MjError *err)
+static int unknown_option(const MjArgs *a, const char *word, size_t len, MjError *err)
 {
+    const MjCommand *cmd = a->cmd;
     const char *names[64] = {"help", "version"};
     size_t n = 2;
     for (int i = 0; i < count_options(cmd) && n < 64; i++) names[n++] = cmd->options[i].name;
     char *name = mj_strdup_printf("%.*s", (int)len, word);
     const char *near = mj_nearest(name, names, n);
-    int rc = near != NULL ? mj_error(err, MJ_ERR_USAGE, "%s: unknown option --%s; did you mean --%s?", cmd->name, name, near)
-                          : mj_error(err, MJ_ERR_USAGE, "%s: unknown option --%s; `mojit %s --help` lists the options",
-                                     cmd->name, name, cmd->name);
+    int rc = near != NULL ? mj_error(err, MJ_ERR_USAGE, "%s: unknown option --%s; did you mean --%s?", a->full, name, near)
+                          : mj_error(err, MJ_ERR_USAGE, "%s: unknown option --%s; `%s --help` lists the options", a->full, name,
+                                     a->full);
     free(name);
     return rc;
 }
 
-static int parse_integer(const MjCommand *cmd, const MjArgSpec *opt, const char *text, int64_t *out, MjError *err)
+static int parse_integer(const MjArgs *a, const MjArgSpec *opt, const char *text, int64_t *out, MjError *err)
 {
     char *end = NULL;
     errno = 0;
     long long v = strtoll(text, &end, 10);
     if (errno != 0 || end == text || *end != '\0' || v < opt->min || v > opt->max) {
-        return mj_error(err, MJ_ERR_USAGE, "%s: --%s %s: expected an integer from %lld to %lld", cmd->name, opt->name,
+        return mj_error(err, MJ_ERR_USAGE, "%s: --%s %s: expected an integer from %lld to %lld", a->full, opt->name,
                         text, (long long)opt->min, (long long)opt->max);
     }
     *out = v;
@@ -74,7 +76,7 @@ static int set_value(MjArgs *a, int index, const char *text, MjError *err)
     MjValue *v = &a->values[index];
     if (opt->kind == MJ_ARG_INT) {
         int64_t number = 0;
-        int rc = parse_integer(a->cmd, opt, text, &number, err);
+        int rc = parse_integer(a, opt, text, &number, err);
         if (rc != 0) return rc;
         v->integer = number;
     }
@@ -101,25 +103,25 @@ static int parse_option(MjArgs *a, int argc, char **argv, int at, int *used, MjE
         if (len == 4 && memcmp(name, "help", 4) == 0) return a->help = true, 0;
         if (len == 7 && memcmp(name, "version", 7) == 0) return a->version = true, 0;
         index = find_option(a->cmd, name, len);
-        if (index < 0) return unknown_option(a->cmd, name, len, err);
+        if (index < 0) return unknown_option(a, name, len, err);
     } else {
         for (int i = 0; i < a->n_options; i++) {
             if (a->cmd->options[i].letter != 0 && a->cmd->options[i].letter == word[1]) index = i;
         }
         if (index < 0) {
-            return mj_error(err, MJ_ERR_USAGE, "%s: unknown option %s; options have long names, see `mojit %s --help`",
-                            a->cmd->name, word, a->cmd->name);
+            return mj_error(err, MJ_ERR_USAGE, "%s: unknown option %s; options have long names, see `%s --help`", a->full, word,
+                            a->full);
         }
         if (word[2] != '\0') inline_value = word + 2;
     }
     const MjArgSpec *opt = &a->cmd->options[index];
     if (opt->kind == MJ_ARG_FLAG) {
-        if (inline_value != NULL) return mj_error(err, MJ_ERR_USAGE, "%s: --%s takes no value", a->cmd->name, opt->name);
+        if (inline_value != NULL) return mj_error(err, MJ_ERR_USAGE, "%s: --%s takes no value", a->full, opt->name);
         return set_value(a, index, NULL, err);
     }
     if (inline_value == NULL) {
         if (at + 1 >= argc) {
-            return mj_error(err, MJ_ERR_USAGE, "%s: --%s needs a value: --%s %s", a->cmd->name, opt->name, opt->name,
+            return mj_error(err, MJ_ERR_USAGE, "%s: --%s needs a value: --%s %s", a->full, opt->name, opt->name,
                             opt->value_name);
         }
         inline_value = argv[at + 1];
@@ -132,20 +134,21 @@ static int check_words(const MjArgs *a, MjError *err)
 {
     const MjCommand *c = a->cmd;
     if ((int)a->n_words < c->min_words) {
-        return mj_error(err, MJ_ERR_USAGE, "%s: something is missing; usage: mojit %s %s", c->name, c->name, c->usage);
+        return mj_error(err, MJ_ERR_USAGE, "%s: something is missing; usage: %s %s", a->full, a->full, c->usage);
     }
     if (c->max_words >= 0 && (int)a->n_words > c->max_words) {
-        return mj_error(err, MJ_ERR_USAGE, "%s: unexpected '%s'; usage: mojit %s %s", c->name, a->words[c->max_words],
-                        c->name, c->usage);
+        return mj_error(err, MJ_ERR_USAGE, "%s: unexpected '%s'; usage: %s %s", a->full, a->words[c->max_words], a->full,
+                        c->usage);
     }
     return 0;
 }
 
-int mj_args_parse(const MjCommand *cmd, int argc, char **argv, MjArgs **out, MjError *err)
+int mj_args_parse(const MjCommand *cmd, const char *full, int argc, char **argv, MjArgs **out, MjError *err)
 {
     int rc = 0;
     MjArgs *a = mj_xcalloc(1, sizeof *a);
     a->cmd = cmd;
+    a->full = full;
     a->n_options = count_options(cmd);
     a->values = mj_xcalloc((size_t)a->n_options + 1, sizeof *a->values);
     a->words = mj_xcalloc((size_t)argc + 1, sizeof *a->words);

@@ -41,9 +41,9 @@ typedef struct MjCommand {
     const struct MjCommand *subcommands;               /* NULL: none */
 } MjCommand;
 
-/* Parses the words after the command's name. --help and --version set the two flags and stop the parsing. Errors are
+/* Parses the words after the command's name, which is `full` in messages ("mojit data pack"). --help and --version set the two flags and stop the parsing. Errors are
  * MJ_ERR_USAGE and suggest the nearest option. */
-int mj_args_parse(const MjCommand *cmd, int argc, char **argv, MjArgs **out, MjError *err) MJ_MUST_CHECK;
+int mj_args_parse(const MjCommand *cmd, const char *full, int argc, char **argv, MjArgs **out, MjError *err) MJ_MUST_CHECK;
 void mj_args_free(MjArgs *args);
 bool mj_args_wants_help(const MjArgs *args);
 bool mj_args_wants_version(const MjArgs *args);
