@@ -2,6 +2,7 @@
 #include "train/ini_file.h"
 
 #include <ini.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "runtime/base/mem.h"
 #include "runtime/base/str.h"
 
-enum { LONGEST_LINE = 190 }; /* bytes; libinih reads into 200 and would take the rest for another line */
+enum { LONGEST_LINE = 190 }; /* bytes that libinih takes: it reads into 200, and the rest would be another line */
 
 typedef struct Seen {
     char *name; /* "section.key" */
@@ -44,28 +45,6 @@ static int on_section(Reading *r, const char *line)
     return rc;
 }
 
-/* One line a call, without its indent: libinih takes an indented line for more of the value above. */
-static char *read_line(char *buf, int cap, void *stream)
-{
-    Reading *r = stream;
-    if (*r->next == '\0' || r->rc != 0) return NULL;
-    size_t len = strcspn(r->next, "\n"), indent = strspn(r->next, " \t");
-    const char *line = r->next + (indent < len ? indent : len);
-    r->line++;
-    r->next += len + (r->next[len] == '\n');
-    len -= indent < len ? indent : len;
-    if (len > LONGEST_LINE || len + 2 > (size_t)cap) {
-        r->rc = mj_error(r->err, MJ_ERR_USAGE, "%s:%d: a line of %zu bytes; expected at most %d (use --set for long values)", r->path,
-                         r->line, len, LONGEST_LINE);
-        return NULL;
-    }
-    memcpy(buf, line, len);
-    buf[len] = '\n';
-    buf[len + 1] = '\0';
-    if (buf[0] == '[') r->rc = on_section(r, buf);
-    return r->rc == 0 ? buf : NULL;
-}
-
 static int check_once(Reading *r, const char *key)
 {
     char *name = mj_strdup_printf("%s.%s", r->section, key);
@@ -94,6 +73,48 @@ static int on_setting(void *user, const char *section, const char *key, const ch
     free(where);
     if (r->rc == 0) r->rc = check_once(r, key);
     return r->rc == 0;
+}
+
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+/* "key = value" of a line that is too long for libinih: paths, mostly. */
+static int long_line(Reading *r, const char *line, size_t len)
+{
+    const char *equals = memchr(line, '=', len), *end = line + len, *value;
+    if (*line == ';' || *line == '#') return 0;
+    if (*line == '[' || equals == NULL || equals - line > LONGEST_LINE) {
+        return mj_error(r->err, MJ_ERR_USAGE, "%s:%d: a line of %zu bytes that is no key = value", r->path, r->line, len);
+    }
+    for (value = equals + 1; value < end && is_space(*value); value++) {
+    }
+    while (end > value && is_space(end[-1])) end--;
+    while (equals > line && is_space(equals[-1])) equals--;
+    char *key = mj_xstrndup(line, (size_t)(equals - line)), *text = mj_xstrndup(value, (size_t)(end - value));
+    (void)on_setting(r, "", key, text);
+    free(key);
+    free(text);
+    return r->rc;
+}
+
+/* One line a call, without its indent: libinih takes an indented line for more of the value above. */
+static char *read_line(char *buf, int cap, void *stream)
+{
+    Reading *r = stream;
+    if (*r->next == '\0' || r->rc != 0) return NULL;
+    size_t len = strcspn(r->next, "\n"), indent = strspn(r->next, " \t");
+    const char *line = r->next + (indent < len ? indent : len);
+    r->line++;
+    r->next += len + (r->next[len] == '\n');
+    len -= indent < len ? indent : len;
+    if (len > LONGEST_LINE || len + 2 > (size_t)cap) {
+        r->rc = long_line(r, line, len);
+        len = 0;
+    }
+    memcpy(buf, line, len);
+    buf[len] = '\n';
+    buf[len + 1] = '\0';
+    if (buf[0] == '[') r->rc = on_section(r, buf);
+    return r->rc == 0 ? buf : NULL;
 }
 
 int mj_ini_read(const char *path, const MjIniReader *reader, MjError *err)

@@ -1,5 +1,5 @@
-/* INI files line by line, over libinih: configurations and sweep files. Owns line numbers, the limit on a line, and what
- * libinih leaves open: indented lines are lines like others, a key stands once in a section, a section without keys is seen. */
+/* INI files line by line, over libinih: configurations and sweep files. Owns line numbers, and what libinih leaves
+ * open: lines of any length, indented lines, a key that stands twice in a section, a section without keys. */
 #ifndef MJ_TRAIN_INI_FILE_H
 #define MJ_TRAIN_INI_FILE_H
 

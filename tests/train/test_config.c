@@ -73,6 +73,11 @@ static void dump_reads_back(void **state) {
     assert_int_equal(mj_config_set(&a, "moe.layout=capacity:1.25", &err), 0);
     assert_int_equal(mj_config_set(&a, "precision.experts=fp8", &err), 0);
     assert_int_equal(mj_config_set(&a, "optimizer.betas=0.9, 0.95", &err), 0);
+    char folder[301], set[400]; /* longer than libinih's lines */
+    memset(folder, 'f', sizeof folder - 1);
+    folder[sizeof folder - 1] = '\0';
+    (void)snprintf(set, sizeof set, "data.train=/%s/a b = c.bin:/d.bin", folder);
+    assert_int_equal(mj_config_set(&a, set, &err), 0);
     assert_int_equal(a.cache.max_size, 3 << 20);
     char *text = mj_config_dump(&a);
     mj_config_defaults(&b);
