@@ -115,7 +115,8 @@ static int out_of_memory(CpuDevice *cpu, size_t bytes, const char *what, MjError
                       (double)sorted[i].bytes / 1048576.0);
     int rc = mj_error(err, MJ_ERR_MEMORY,
                       "out of memory: '%s' needs %.1f MiB, %.1f of %.1f MiB are in use%s. "
-                      "Lower train.batch or train.seq_len (train.grad_accum keeps the tokens of a step), or model.depth.",
+                      "Lower train.batch or train.seq_len (train.grad_accum keeps the tokens of a step), or the model: depth, width, "
+                      "experts, vocabulary.",
                       what, (double)bytes / 1048576.0, (double)cpu->bytes / 1048576.0,
                       (double)cpu->info.memory_bytes / 1048576.0, mj_str_text(&holders));
     mj_str_free(&holders);

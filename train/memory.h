@@ -14,4 +14,7 @@
  * `kmajor`: the device keeps transposed fp8 weights. */
 size_t mj_memory_predict(const MjDims *d, bool kmajor);
 
+/* And on a cpu for every worker thread: the tiles of its matrix kernels. */
+#define MJ_MEMORY_WORKER_BYTES (752u << 10)
+
 #endif

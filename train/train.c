@@ -107,6 +107,7 @@ static void fill_totals(MjTrain *t, const MjMode *mode) {
     t->totals.parameters = mj_dims_parameters(d);
     t->totals.active_parameters = mj_dims_matrix_weights(d) + (int64_t)d->vocab * d->width;
     t->totals.predicted_bytes = mj_memory_predict(d, info->family != MJ_FAMILY_CPU);
+    if (info->family == MJ_FAMILY_CPU) t->totals.predicted_bytes += (size_t)info->units * MJ_MEMORY_WORKER_BYTES;
     if (t->library != NULL) t->totals.predicted_bytes += MJ_BLASLT_WORKSPACE_BYTES;
 }
 
@@ -199,17 +200,17 @@ void mj_train_close(MjTrain *t) {
     free(t);
 }
 
-/* A loss that is not finite: the same batches once more, with every op's output checked. The weights are still those
- * that produced it. */
+/* A loss or a gradient that is not finite: the same batches once more, with every op's output checked. The weights are still
+ * those that produced it. */
 static int explain(MjTrain *t, double loss, MjError *err) {
     MjStepResult r;
     MjError first = MJ_ERROR_INIT;
     t->ops.check_finite = true;
     int rc = mj_step_gradients(&t->step, &r, &first);
     t->ops.check_finite = false;
-    rc = mj_error(err, MJ_ERR_NUMERIC, "step %d: the loss is %g; %s%s; lower the learning rates or raise optimizer.warmup",
-                  t->next_step + 1, loss, rc != 0 ? "first seen in " : "no op produced it when the step was run again",
-                  rc != 0 ? first.message : "");
+    rc = mj_error(err, MJ_ERR_NUMERIC, "step %d: the loss is %g%s; %s; lower the learning rates or raise optimizer.warmup",
+                  t->next_step + 1, loss, isfinite(loss) ? " and its gradients are not finite" : "",
+                  rc != 0 ? first.message : "no op produced it when the step was run again");
     mj_error_clear(&first);
     return rc;
 }
