@@ -32,6 +32,7 @@ typedef struct MjWarm {
     MjTable *table;
     bool dry;
     int kernels; /* over everything, as is all below */
+    int lost;    /* that the cache did not keep */
     MjWarmEstimate estimate;
     int compiled;
     double seconds; /* of compiling, of one core */
@@ -113,7 +114,10 @@ static int warm_one(MjWarm *w, const char *run, const MjConfig *config, const ch
     if (w->dry) {
         mj_warm_plan_add(w->table, run, mode, jit, cache, &w->estimate);
     } else {
-        if (mode->miss != MJ_MISS_GENERIC) MJ_TRY(mj_jit_prepare(jit, err));
+        if (mode->miss != MJ_MISS_GENERIC) {
+            MJ_TRY(mj_jit_prepare(jit, err));
+            w->lost += mj_jit_plan_size(jit) - mj_warm_plan_ready(jit, cache);
+        }
         mj_term_progress_done();
         result_row(w, run, mode->name, options.target, jit, (double)(mj_clock_ns() - begin) * 1e-9);
     }
@@ -214,8 +218,14 @@ int mj_cmd_warm(const MjArgs *args, MjError *err)
         MJ_TRY(warm_targets(&w, file != NULL ? file : "defaults", &config, err));
     }
     mj_table_print(w.table, mj_args_flag(args, "json"));
-    if (dry) say_estimate(&w);
-    else say_cost(&w);
+    if (dry) {
+        say_estimate(&w);
+    } else if (w.lost > 0) {
+        MJ_TRY(mj_error(err, MJ_ERR_IO, "warm: %d of %d kernels are not in the cache: there is no room for them on its disk or within "
+                        "cache.max_size; make room or raise it, then run the same command again", w.lost, w.kernels));
+    } else {
+        say_cost(&w);
+    }
 out:
     mj_table_close(w.table);
     return rc;

@@ -49,6 +49,14 @@ static bool is_ready(MjJit *jit, MjCache *cache, int i)
     return ready;
 }
 
+int mj_warm_plan_ready(MjJit *jit, MjCache *cache)
+{
+    int n = 0;
+
+    for (int i = 0; i < mj_jit_plan_size(jit); i++) n += is_ready(jit, cache, i);
+    return n;
+}
+
 /* Distinct values of one parameter name over the plan's specs, ascending; MJ_UNBOUND (the smallest) stands for an argument. */
 typedef struct Sizes {
     const char *name;

@@ -16,4 +16,7 @@ MjTable *mj_warm_plan_open(void);
 /* Adds the plan's rows and adds to *sum. `cache` may be NULL. Also says the varying sizes through mj_term_say. */
 void mj_warm_plan_add(MjTable *table, const char *run, const MjMode *mode, MjJit *jit, MjCache *cache, MjWarmEstimate *sum);
 
+/* How many kernels of the plan the cache has. */
+int mj_warm_plan_ready(MjJit *jit, MjCache *cache);
+
 #endif
