@@ -248,6 +248,27 @@ out:
     return rc;
 }
 
+/* What a start that was killed left half-written, while the folder is ours alone. */
+static void remove_temporaries(const MjSweeper *w)
+{
+    static const char *const folders[] = {"", "/metrics", "/figures"};
+    for (size_t f = 0; f < sizeof folders / sizeof *folders; f++) {
+        char *dir = mj_strdup_printf("%s%s", w->dir, folders[f]), **names = NULL;
+        size_t n = 0;
+        if (mj_fs_list(dir, &names, &n, NULL) == 0) {
+            for (size_t i = 0; i < n; i++) {
+                size_t len = strlen(names[i]);
+                if (len < 4 || strcmp(names[i] + len - 4, ".tmp") != 0) continue;
+                char *path = mj_strdup_printf("%s/%s", dir, names[i]);
+                (void)unlink(path);
+                free(path);
+            }
+            mj_fs_list_free(names, n);
+        }
+        free(dir);
+    }
+}
+
 static void requeue(MjSweep *s, bool failed_too)
 {
     int kept = 0;
@@ -262,10 +283,13 @@ static void requeue(MjSweep *s, bool failed_too)
 
 static int end_of_sweep(const MjSweep *s, MjError *err)
 {
-    int failed = 0;
-    for (size_t i = 0; i < s->n_runs; i++) failed += s->runs[i].state == MJ_RUN_FAILED;
+    int failed = 0, missing = 0; /* of them for want of a compiler, a device, a library */
+    for (size_t i = 0; i < s->n_runs; i++) {
+        failed += s->runs[i].state == MJ_RUN_FAILED;
+        missing += s->runs[i].state == MJ_RUN_FAILED && mj_record_error_code(&s->runs[i].record) == MJ_ERR_MISSING;
+    }
     if (failed == 0) return 0;
-    return mj_error(err, MJ_ERR_DATA, "%d of %zu runs failed; see progress.md, and --retry-failed to try them again", failed,
+    return mj_error(err, missing == failed ? MJ_ERR_MISSING : MJ_ERR_DATA, "%d of %zu runs failed; see progress.md, and --retry-failed to try them again", failed,
                     s->n_runs);
 }
 
@@ -280,6 +304,7 @@ int mj_cmd_sweep(const MjArgs *args, MjError *err)
     MJ_TRY(mj_sweep_load(words[0], sets, n_sets, &w.sweep, err));
     w.dir = out != NULL ? mj_xstrdup(out) : mj_strdup_printf("sweep-%s", w.sweep->name);
     MJ_TRY(lock_folder(&w, err));
+    remove_temporaries(&w);
     MJ_TRY(mj_sweep_restore(w.sweep, w.dir, &changed, err));
     if (changed > 0) mj_term_warn("%d runs have other settings than when they ran; they are queued again", changed);
     requeue(w.sweep, mj_args_flag(args, "retry-failed"));

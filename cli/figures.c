@@ -164,13 +164,29 @@ static int run_gnuplot(const char *folder, const char *script, char *said, size_
     return 0;
 }
 
+/* gnuplot ends with 0 when its disk is full: only a figure with its last chunk is one. */
+static bool is_whole(const char *path)
+{
+    static const unsigned char end[] = {'I', 'E', 'N', 'D', 0xae, 0x42, 0x60, 0x82};
+    char *data = NULL;
+    size_t len = 0;
+    bool whole = mj_fs_read(path, &data, &len, NULL) == 0 && len > sizeof end && memcmp(data + len - sizeof end, end, sizeof end) == 0;
+    free(data);
+    return whole;
+}
+
 static int publish(const MjSweep *sweep, const char *folder, MjError *err)
 {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < sizeof figures / sizeof *figures; i++) {
         char *to = mj_strdup_printf("%s/%s_%s.png", folder, sweep->name, figures[i].name);
         char *from = mj_strdup_printf("%s.tmp", to);
-        if (rename(from, to) != 0) rc = mj_error_errno(err, MJ_ERR_IO, errno, "cannot write %s", to);
+        if (!is_whole(from)) {
+            rc = mj_error(err, MJ_ERR_IO, "gnuplot wrote no whole picture for %s: is the disk full?", to);
+            (void)unlink(from);
+        } else if (rename(from, to) != 0) {
+            rc = mj_error_errno(err, MJ_ERR_IO, errno, "cannot write %s", to);
+        }
         free(from);
         free(to);
     }

@@ -99,8 +99,14 @@ check 'no room is said' grep -qE 'cannot write|could not write' said
 expect 1 '1 of 4 runs failed' "$mojit" sweep s.ini --out f
 check 'all done once there is room' test "$(grep -c ',completed,60,60,60,' f/metrics/little_summary.csv)" = 3
 
-# Without gnuplot: a warning and a note, nothing else changes.
+# No compiler, in every run: exit 3, as of one run; with a compiler --retry-failed does them.
 mkdir empty_path
+sed -i -e 's/^jit.mode = nocompile/jit.mode = static/' -e '/^\[run bad\]/,/^model.vocab/d' s.ini
+touch n.tmp && mkdir n && mv n.tmp n/state.json.1.0.tmp
+expect 3 '3 of 3 runs failed' env PATH="$work/empty_path" MOJIT_CC= "$mojit" sweep s.ini --out n
+check 'what a killed start left is removed' test ! -e n/state.json.1.0.tmp
+
+# Without gnuplot: a warning and a note, nothing else changes.
 sweep_file 2
 expect 1 'gnuplot is not installed' env PATH="$work/empty_path" "$mojit" sweep s.ini --out g
 check 'the note' grep -q 'No figures: gnuplot is not installed' g/progress.md
