@@ -222,7 +222,13 @@ int mj_cmd_compare(const MjArgs *args, MjError *err)
                                     .profile = mj_args_flag(args, "profile")};
         rc = mj_train_child(&child, &c.records[i], err);
         free(out);
-        if (rc != 0) goto out;
+        if (rc != 0) { /* what is known of the modes before it is not lost */
+            const int all = c.n_modes;
+            c.n_modes = i;
+            if (i > 0) print_comparison(&c, mj_args_flag(args, "json"));
+            c.n_modes = all;
+            goto out;
+        }
     }
     print_comparison(&c, mj_args_flag(args, "json"));
 out:

@@ -113,7 +113,7 @@ static void log_end(MjTrainView *v, const MjTrainTotals *t)
 {
     char mem[32], want[32];
     MjStr s = MJ_STR_INIT;
-    mj_str_printf(&s, "done: %d steps | compiles: %llu (%.2f s) | cache hits: %llu | stalls: %llu (%.0f ms) | peak memory: %s "
+    mj_str_printf(&s, "done: %d steps | compiles: %llu (%.2f s) | cache hits: %llu | stalls: %llu (%.0f ms, with loading) | peak memory: %s "
                       "(predicted %s)",
                   t->steps_done, (unsigned long long)t->jit.compiles, t->compile_s, (unsigned long long)t->jit.disk_hits,
                   (unsigned long long)t->jit.stalls, t->jit.stall_ms, mj_format_bytes((double)t->peak_bytes, mem),

@@ -109,7 +109,7 @@ void mojit_step(MojitRuntime *rt);
 typedef struct MojitCounters {
     size_t size; /* sizeof(MojitCounters), set by the caller */
     uint64_t requests, memory_hits, disk_hits, misses, compiles, compile_errors, corrupt_entries, generic_kernels, swaps;
-    double compile_s, stall_ms;
+    double compile_s, stall_ms; /* of compiling; that launches waited, for compiles and for loading */
     uint64_t stalls;         /* launches that waited for a compile */
     uint64_t budget_unbound; /* dimensions that became arguments */
     /* tiered: launches that would have waited, steps in which one of them still ran generic, and the mojit_step at which the last

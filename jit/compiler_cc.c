@@ -84,9 +84,10 @@ static int identify(MjCompiler *base, const char *target, const char **identity,
 }
 
 /* "file:line:column: error: words" out of a log; `words` keeps the first of them. */
-static void first_error(const char *log, char *words, size_t cap)
+static void first_error(const char *log, int status, char *words, size_t cap)
 {
-    snprintf(words, cap, "see the compiler's log");
+    const bool said = log && log[0];
+    snprintf(words, cap, "the compiler ended with status %d%s", status, said ? ", see its log" : " and said nothing");
     for (const char *at = log; at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL) {
         size_t n = strcspn(at, "\n");
         char line[600];
@@ -121,7 +122,7 @@ static int judge(const CcCompiler *c, const MjCompileRequest *req, int status, c
         return mj_error(err, MJ_ERR_COMPILE, "%s was ended by signal %d (%s) while compiling %s", name, WTERMSIG(status),
                         strsignal(WTERMSIG(status)), req->source_name);
     if (WEXITSTATUS(status) == 0) return 0;
-    first_error(log, words, sizeof words);
+    first_error(log, WEXITSTATUS(status), words, sizeof words);
     return mj_error(err, MJ_ERR_COMPILE, "%s does not compile: %s", req->source_name, words);
 }
 
@@ -221,7 +222,8 @@ int mj_compiler_cc_open(MjCompiler **out, MjError *err)
 
     if (wanted && *wanted) {
         path = find_on_path(wanted);
-        if (!path) return mj_error(err, MJ_ERR_MISSING, "MOJIT_CC names \"%s\", which is not a program that can be run", wanted);
+        if (!path) return mj_error(err, MJ_ERR_MISSING, "MOJIT_CC names \"%s\", which is not a program that can be run: give a name on the PATH or "
+                                   "a path, without options; unset it for cc, gcc or clang; or use --mode nocompile, which needs none", wanted);
     }
     for (size_t i = 0; !path && i < sizeof names / sizeof *names; i++) path = find_on_path(names[i]);
     if (!path)

@@ -123,7 +123,7 @@ typedef struct MjJitCounters {
     uint64_t requests, memory_hits, disk_hits, misses, compiles, compile_errors, corrupt_entries, generic_launches,
         stalls, budget_unbound, compiler_loads, background_swaps;
     double compile_s; /* sum over compiles */
-    double stall_ms;  /* time that launches waited for compiles */
+    double stall_ms;  /* time that launches waited, for compiles and for loading */
     double load_ms;   /* time to read and load images */
     uint64_t after_ahead; /* compiles after mj_jit_prepare finished: static's promise says 0 */
     /* tiered: boundaries = calls of mj_jit_step so far. */

@@ -153,6 +153,7 @@ struct MjJit {
     Deferred *deferred;
     bool stopping;
     bool generic_for_good; /* a background compile failed */
+    bool missing_said;     /* that there is no compiler for them */
 };
 
 void mj_jit_say(MjJit *jit, const char *fmt, ...) MJ_PRINTF(2, 3);

@@ -14,6 +14,16 @@ static Image *next_waiting(MjJit *jit)
     return NULL;
 }
 
+/* What is missing is missing for all kernels: said once. */
+static void say_failure(MjJit *jit, const MjError *err)
+{
+    pthread_mutex_lock(&jit->mutex);
+    bool said = err->code == MJ_ERR_MISSING && jit->missing_said;
+    jit->missing_said |= err->code == MJ_ERR_MISSING;
+    pthread_mutex_unlock(&jit->mutex);
+    if (!said) mj_jit_say(jit, "%s; going on with generic kernels", err->message);
+}
+
 static void *worker_main(void *arg)
 {
     MjJit *jit = arg;
@@ -27,7 +37,7 @@ static void *worker_main(void *arg)
         }
         pthread_mutex_unlock(&jit->mutex);
         MjError err = MJ_ERROR_INIT;
-        if (mj_jit_ensure(jit, image, &err) != 0) mj_jit_say(jit, "%s; going on with the generic kernel", err.message);
+        if (mj_jit_ensure(jit, image, &err) != 0) say_failure(jit, &err);
         mj_error_clear(&err);
         pthread_mutex_lock(&jit->mutex);
     }

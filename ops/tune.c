@@ -63,7 +63,7 @@ static int measure(MjOps *ops, MjOpId op, MjCase *c, const MjTemplate *t, double
     if (rc == 0) rc = mj_case_time(c, seconds, &candidate->time, &why);
     force(ops, NULL, NULL);
     if (rc != 0) (void)snprintf(candidate->refused, sizeof candidate->refused, "%.190s", why.message);
-    if (rc == MJ_ERR_DEVICE || rc == MJ_ERR_MEMORY) {
+    if (rc == MJ_ERR_DEVICE || rc == MJ_ERR_MEMORY || rc == MJ_ERR_MISSING) {
         (void)mj_error(err, rc, "%s", why.message);
     } else {
         rc = 0;

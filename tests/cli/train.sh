@@ -20,6 +20,12 @@ mkdir empty_path
 expect 3 'no C compiler was found.*nocompile' env PATH="$work/empty_path" MOJIT_CC= "$mojit" train "${tiny[@]}" --mode static --steps 2 --out m
 check 'the record says why' grep -q 'no C compiler' m/result.json
 expect 0 'done: 2 steps' env PATH="$work/empty_path" MOJIT_CC= "$mojit" train "${tiny[@]}" --mode nocompile --steps 2
+expect 0 'going on with generic kernels' env PATH="$work/empty_path" MOJIT_CC= "$mojit" train "${tiny[@]}" --mode tiered --steps 2
+check 'tiered says once that there is no compiler' test "$(grep -c 'no C compiler' said)" = 1
+expect 3 'no C compiler' env PATH="$work/empty_path" MOJIT_CC= "$mojit" compare "${tiny[@]}" --steps 2 --modes nocompile,static
+check 'the mode that was measured is shown' grep -q '^nocompile ' said
+expect 3 'path, without options.*nocompile' env MOJIT_CC="cc -O1" "$mojit" train "${tiny[@]}" --mode static --steps 2
+expect 1 'ended with status 1 and said nothing' env MOJIT_CC=false "$mojit" train "${tiny[@]}" --mode static --steps 2
 
 # A template that does not compile: its name, the spec, file:line, and the compiler's words.
 mkdir kernels
