@@ -20,7 +20,7 @@ if ! printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n)
     exit 77
 fi
 # What the parsers need, and nothing of kernels or devices.
-sources=(runtime/base/*.c cache/*.c jit/template.c jit/sources.c train/config*.c train/data*.c jit/mode.c)
+sources=(runtime/base/*.c cache/*.c jit/template.c jit/sources.c train/config*.c train/data*.c train/ini_file.c jit/mode.c)
 status=0
 for target in "${targets[@]}"; do
     mkdir -p "$work/corpus-$target"
