@@ -1,31 +1,25 @@
 // mj:template combine_bwd
-// mj:doc Gradient of combine: dy[row] = gate dx[n], dgate = y[row] . dx[n]; padding rows of dy are zeros.
+// mj:doc Gradient of combine: dy[row] = gate dx[n], in bf16 and/or quantised; dgate = y[row] . dx[n]; padding rows are zeros.
 // mj:family cpu cuda
 // mj:kernel combine_bwd
 // mj:args MjCombineBwdArgs
 // mj:param WIDTH fixed min:1 max:65536
 // mj:param TOP_K fixed min:1 max:32
 // mj:param ROWS varying min:128 multiple:128
+// mj:param Q_TYPE variant values:0,1
+// mj:param SCALE_MODE variant values:0,2
+// mj:param KMAJOR variant values:0,1
+// mj:generic Q_TYPE=0 SCALE_MODE=0 KMAJOR=0
+// mj:generic cpu Q_TYPE=1 SCALE_MODE=2 KMAJOR=0
+// mj:generic cuda Q_TYPE=1 SCALE_MODE=2 KMAJOR=1
 
-MJ_KERNEL(combine_bwd, MjCombineBwdArgs)
+#include "quant_tile.h"
+
+MJ_KERNEL_BOUNDS(combine_bwd, MjCombineBwdArgs, 256, 2)
 {
-    const int32_t used = args->offset[args->experts] < ROWS ? args->offset[args->experts] : ROWS;
-    MJ_FOR_ROWS(r, used) {
-        const int32_t slot = args->slot_of[r];
-        const float gate = slot >= 0 ? args->gate[slot] : 0.0f;
-        MjLanes dot = mj_lanes_zero();
-        MJ_FOR_CHUNKS(c, WIDTH) {
-            MjLanes dx = mj_lanes_zero();
-            if (slot >= 0) {
-                MjLanes y;
-                mj_load_f32(&dx, args->dx + (int64_t)(slot / TOP_K) * WIDTH + c, WIDTH - c);
-                mj_load_bf16(&y, args->y + (int64_t)r * WIDTH + c, WIDTH - c);
-                MJ_FOR_LANES(l) dot.v[l] = mj_fmaf(y.v[l], dx.v[l], dot.v[l]);
-                MJ_FOR_LANES(l) dx.v[l] *= gate;
-            }
-            mj_store_bf16(args->dy + (int64_t)r * WIDTH + c, &dx, WIDTH - c);
-        }
-        const float sum = mj_lanes_sum(&dot);
-        if (slot >= 0 && MJ_WARP_LEADER) args->dgate[slot] = sum;
-    }
+    const MjQuantIn in = {args->dx, NULL, args->slot_of, TOP_K, MJ_T_F32, MJ_QUANT_GATED,
+                          mj_rows_used(args->offset, args->experts, ROWS), args->offset, args->experts,
+                          args->y, args->gate, args->dgate};
+    const MjQuantOut out = {args->dy, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, WIDTH, Q_TYPE, SCALE_MODE, KMAJOR, 0};
+    mj_quant_tiles(&in, &out, mj_shared, mj_block, mj_grid);
 }

@@ -231,15 +231,21 @@ typedef struct MjCombineFwdArgs { /* x += shared + sum over k of gate * y[row_of
     int32_t tokens, width, top_k, rows;
 } MjCombineFwdArgs;
 
-typedef struct MjCombineBwdArgs { /* dy[row] = gate * dx[n]; dgate[n,k] = y[row] . dx[n]; padding rows of dy are zeros */
+/* dy[row] = gate * dx[n]; dgate[n,k] = y[row] . dx[n]; padding rows of dy are zeros. dy in bf16 and/or fp8 in both layouts, as
+ * in permute, but under recipe block only. */
+typedef struct MjCombineBwdArgs {
     const float *dx;        /* (N, W) */
     const uint16_t *y;      /* (R, W) */
     const int32_t *slot_of; /* (R) */
     const int32_t *offset;  /* (E + 1) */
     const float *gate;      /* (N, K) */
-    uint16_t *dy;           /* (R, W) */
+    uint16_t *dy;           /* (R, W) bf16, may be NULL when quantised */
+    uint8_t *q, *qt;
+    float *q_scale, *qt_scale;
     float *dgate;           /* (N, K): entries with a row are written; the trainer zeroes it before */
     int32_t tokens, width, experts, top_k, rows;
+    int32_t q_type, scale_mode; /* variants: MJ_T_BF16 = no quantising */
+    int32_t kmajor;             /* as in permute */
 } MjCombineBwdArgs;
 
 /* ---- activations, quantisers, casts ---------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* Quantising in one read: row blocks (1 x 128) and column blocks (128 x 1), or one scale a tensor, and a bf16 copy, of
- * what comes out of permute, ReLU^2 and its gradient, or of a plain matrix. Owns the body of those kernels. Values are
- * rounded to bf16 first, so that both fp8 copies and the bf16 copy stand for the same numbers.
+ * what comes out of permute, combine's gradient, ReLU^2 and its gradient, or of a plain matrix. Owns the body of those
+ * kernels. Values are rounded to bf16 first, so that both fp8 copies and the bf16 copy stand for the same numbers.
  *
  * Work is shared out in tiles of 128 x 128. A GPU's block holds one in registers (quant_tile_cuda.h); a CPU's thread
  * keeps the rounded values in its scratch until it knows the largest of each column.
@@ -10,6 +10,7 @@
 
 #define MJ_QUANT_RELU2 1     /* `transform`, as in MjAmaxArgs */
 #define MJ_QUANT_RELU2_BWD 2
+#define MJ_QUANT_GATED 3     /* gate x, and the product of y and x: combine's gradient */
 
 typedef struct MjQuantIn {
     const void *x;          /* (rows of x, cols) bf16, or f32 under MJ_T_F32 */
@@ -19,6 +20,11 @@ typedef struct MjQuantIn {
     int32_t used;           /* rows from here on are not touched */
     const int32_t *offset;  /* with slot_of: (experts + 1) */
     int32_t experts;
+    /* Under MJ_QUANT_GATED: the input is gate x, and dgate = y[row] . x[slot / top_k]. All of a row belongs to one block:
+     * a chunk's product is one fixed tree (four neighbours, then 32 sums by halves), chunks are added in order. */
+    const uint16_t *y;      /* (rows, cols) */
+    const float *gate;      /* of a slot */
+    float *dgate;
 } MjQuantIn;
 
 typedef struct MjQuantOut {

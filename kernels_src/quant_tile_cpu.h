@@ -1,8 +1,33 @@
-/* The tiles of quant_tile.h on a CPU: one thread, row after row. Scratch: the tile in bf16, then the largest magnitudes. */
+/* The tiles of quant_tile.h on a CPU: one thread, row after row. Scratch: the tile in bf16, then a sum for each of its rows. */
 #ifndef MJ_QUANT_TILE_CPU_H
 #define MJ_QUANT_TILE_CPU_H
 
-MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c)
+/* One chunk's part of y . x, in the order that a GPU's lanes of four columns add in. */
+MJ_FN float mj_quant_dot(const MjLanes *y, const MjLanes *x)
+{
+    float s64[64], s32[32];
+    MjLanes p;
+    MJ_FOR_LANES(l) p.v[l] = y->v[l] * x->v[l];
+    for (int32_t t = 0; t < 64; t++) s64[t] = p.v[2 * t] + p.v[2 * t + 1];
+    for (int32_t t = 0; t < 32; t++) s32[t] = s64[2 * t] + s64[2 * t + 1];
+    MJ_HALVE(s16, s32, 16, MJ_SUM_OF);
+    MJ_HALVE(s8, s16, 8, MJ_SUM_OF);
+    MJ_HALVE(s4, s8, 4, MJ_SUM_OF);
+    return (s4[0] + s4[2]) + (s4[1] + s4[3]);
+}
+
+/* x, row r's chunk of the input, becomes gate x; `dot` gets y . x added. */
+MJ_FN void mj_quant_gate(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c, float *dot)
+{
+    const float gate = in->gate[in->slot_of[r]];
+    MjLanes y;
+    mj_load_bf16(&y, in->y + (int64_t)r * out->cols + c, out->cols - c);
+    *dot += mj_quant_dot(&y, x);
+    MJ_FOR_LANES(l) x->v[l] *= gate;
+}
+
+/* `dot`: under MJ_QUANT_GATED. */
+MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c, float *dot)
 {
     int32_t source = r;
     if (in->slot_of != NULL) {
@@ -14,19 +39,27 @@ MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *ou
         source /= in->top_k;
     }
     mj_quant_load(x, in, source, out->cols, c, out->cols - c);
+    if (in->transform == MJ_QUANT_GATED) mj_quant_gate(x, in, out, r, c, dot);
     if (!out->exact) MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));
+}
+
+MJ_FN void mj_quant_store_dot(const MjQuantIn *in, int32_t r, float dot)
+{
+    if (in->transform == MJ_QUANT_GATED && in->slot_of[r] >= 0) in->dgate[in->slot_of[r]] = dot;
 }
 
 /* Bf16, or one scale: nothing is shared between rows. */
 MJ_FN void mj_quant_row(const MjQuantIn *in, const MjQuantOut *out, int32_t r)
 {
+    float dot = 0.0f;
     MJ_FOR_CHUNKS(c, out->cols) {
         const int64_t at = (int64_t)r * out->cols + c;
         MjLanes x;
-        mj_quant_source(&x, in, out, r, c);
+        mj_quant_source(&x, in, out, r, c, &dot);
         if (out->y != NULL) mj_store_bf16(out->y + at, &x, out->cols - c);
         if (out->type != MJ_T_BF16) mj_store_fp8(out->q + at, &x, out->tensor_inverse, out->cols - c, out->type);
     }
+    mj_quant_store_dot(in, r, dot);
 }
 
 /* Row i of a tile: its bf16 copy, its row block; remembered for the columns. */
@@ -64,26 +97,42 @@ MJ_FN void mj_quant_tile_columns(const MjQuantOut *out, const uint16_t *stash, c
     }
 }
 
-MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+/* One tile, from row0 and column c on. */
+MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0, int32_t c)
 {
     uint16_t *stash = (uint16_t *)shared; /* (128, 128) */
+    float *dot = (float *)(void *)(stash + MJ_TILE * MJ_TILE); /* (128), of the tiles before */
+    const int32_t rows_here = in->used - row0 < MJ_TILE ? in->used - row0 : MJ_TILE;
+    MjLanes col_max = mj_lanes_zero();
+    for (int32_t i = 0; i < rows_here; i++) {
+        MjLanes x;
+        mj_quant_source(&x, in, out, row0 + i, c, dot + i);
+        mj_quant_tile_row(out, stash + i * MJ_TILE, &col_max, row0 + i, c, &x);
+    }
+    if (out->qt != NULL) mj_quant_tile_columns(out, stash, &col_max, row0, rows_here, c);
+}
+
+/* All tiles of 128 rows, for dgate. */
+MJ_FN void mj_quant_gated_rows(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0)
+{
+    float *dot = (float *)(void *)((uint16_t *)shared + MJ_TILE * MJ_TILE);
+    for (int32_t i = 0; i < MJ_TILE; i++) dot[i] = 0.0f;
+    for (int32_t c = 0; c < out->cols; c += MJ_TILE) mj_quant_tile(in, out, shared, row0, c);
+    for (int32_t i = 0; i < MJ_TILE && row0 + i < in->used; i++) mj_quant_store_dot(in, row0 + i, dot[i]);
+}
+
+MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+{
     if (out->type == MJ_T_BF16 || out->mode == MJ_SCALE_TENSOR) {
         MJ_FOR_ROWS(r, in->used) mj_quant_row(in, out, r);
         return;
     }
-    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
-    MJ_FOR_ITEMS(t, (in->used + MJ_TILE - 1) / MJ_TILE * strips) {
-        const int32_t row0 = t / strips * MJ_TILE;
-        const int32_t c = t % strips * MJ_TILE;
-        const int32_t rows_here = in->used - row0 < MJ_TILE ? in->used - row0 : MJ_TILE;
-        MjLanes col_max = mj_lanes_zero();
-        for (int32_t i = 0; i < rows_here; i++) {
-            MjLanes x;
-            mj_quant_source(&x, in, out, row0 + i, c);
-            mj_quant_tile_row(out, stash + i * MJ_TILE, &col_max, row0 + i, c, &x);
-        }
-        if (out->qt != NULL) mj_quant_tile_columns(out, stash, &col_max, row0, rows_here, c);
+    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE, tiles = (in->used + MJ_TILE - 1) / MJ_TILE;
+    if (in->transform == MJ_QUANT_GATED) {
+        MJ_FOR_ITEMS(t, tiles) mj_quant_gated_rows(in, out, shared, t * MJ_TILE);
+        return;
     }
+    MJ_FOR_ITEMS(t, tiles * strips) mj_quant_tile(in, out, shared, t / strips * MJ_TILE, t % strips * MJ_TILE);
 }
 
 #endif

@@ -51,6 +51,51 @@ MJ_FN void mj_quant_read(uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQua
     }
 }
 
+/* One step towards sums over the lanes: a lane hands over the half of the rows that it stops working on. */
+MJ_FN void mj_quant_halve_rows(float v[MJ_WARP_ROWS], const int32_t half)
+{
+    const bool upper = (MJ_LANE & (2 * half)) != 0;
+    MJ_UNROLL for (int32_t i = 0; i < half; i++) {
+        const float mine = upper ? v[i + half] : v[i], theirs = upper ? v[i] : v[i + half];
+        v[i] = mine + __shfl_xor_sync(0xffffffffu, theirs, 2 * half);
+    }
+}
+/* Sums of 16 rows over the lanes, by halves. Lane l gets that of row l / 2. */
+MJ_FN float mj_quant_row_sums(float v[MJ_WARP_ROWS])
+{
+    mj_quant_halve_rows(v, 8);
+    mj_quant_halve_rows(v, 4);
+    mj_quant_halve_rows(v, 2);
+    mj_quant_halve_rows(v, 1);
+    return v[0] + __shfl_xor_sync(0xffffffffu, v[0], 1);
+}
+
+/* What is gathered for the warp's rows: lane l's are of row l % 16. */
+typedef struct MjTileGate {
+    int32_t source; /* row of the input, -1: zeros */
+    float gate;
+} MjTileGate;
+
+/* Under MJ_QUANT_GATED. Lane l gets this chunk's part of y . x for row l / 2. */
+MJ_FN float mj_quant_read_gated(uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at,
+                                const MjTileGate *gated)
+{
+    const int32_t column = at->inside ? at->c : at->c - 4 * MJ_LANE; /* as in mj_quant_read */
+    float dot[MJ_WARP_ROWS];
+    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
+        const int32_t source = __shfl_sync(0xffffffffu, gated->source, i);
+        const float gate = __shfl_sync(0xffffffffu, gated->gate, i);
+        MjLanes v, y;
+        mj_quant_load(&v, in, source < 0 ? 0 : source, out->cols, column, MJ_WHOLE);
+        mj_load_bf16(&y, in->y + (int64_t)(at->first + i) * out->cols + column, MJ_WHOLE);
+        dot[i] = at->inside ? (y.v[0] * v.v[0] + y.v[1] * v.v[1]) + (y.v[2] * v.v[2] + y.v[3] * v.v[3]) : 0.0f;
+        MJ_FOR_LANES(l) v.v[l] *= gate;
+        x[i] = source < 0 || !at->inside ? make_uint2(0, 0) : mj_pack_bf16(&v);
+        if (i % 8 == 7) mj_warp_sync(); /* keeps the loads of 8 rows in flight: those of 16 do not fit the registers */
+    }
+    return mj_quant_row_sums(dot);
+}
+
 /* Lane l gets what row l / 2 of the warp's rows is multiplied by, and stores that row's scale. The largest of 16 rows
  * are found together: in each step a lane hands over the half of the rows that it stops working on. */
 MJ_FN float mj_quant_row_scales(const uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at)
@@ -147,11 +192,9 @@ MJ_FN void mj_quant_store_rows(const uint2 x[MJ_WARP_ROWS], float inverse, const
     }
 }
 
-/* One tile; every thread of the block. */
-MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at, void *shared)
+/* What is left to do with a tile that was read; every thread of the block. */
+MJ_FN void mj_quant_write(const uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at, void *shared)
 {
-    uint2 x[MJ_WARP_ROWS];
-    mj_quant_read(x, in, out, at);
     const bool block = out->mode == MJ_SCALE_BLOCK;
     float inverse = out->tensor_inverse;
     if (out->type != MJ_T_BF16 && out->q != NULL && block) inverse = mj_quant_row_scales(x, in, out, at);
@@ -162,40 +205,102 @@ MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, const MjTil
     mj_quant_store_turned(x, by, out, at, shared);
 }
 
-/* Columns are a multiple of 4, so that a lane's own are inside the matrix or outside together. */
-MJ_FN void mj_quant_tile_at(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0, int32_t c)
+/* Where this lane is in the tile. Columns are a multiple of 4, so that a lane's own are inside the matrix or outside together. */
+MJ_FN MjTileAt mj_quant_at(const MjQuantOut *out, int32_t row0, int32_t c)
 {
     const MjTileAt at = {row0 + MJ_WARP_INDEX * MJ_WARP_ROWS, c, out->cols % MJ_TILE == 0 || c + 4 * MJ_LANE < out->cols};
-    mj_quant_tile(in, out, &at, shared);
+    return at;
 }
 
-/* The tiles that most experts have first: the first of every expert, the second of every expert, ... An expert's rows are
- * its tokens in order, so what is worked on at one time comes from the same tokens, which are then in the L2 cache. */
-MJ_FN void mj_quant_gathered_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
+/* One tile; every thread of the block. */
+MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0, int32_t c)
 {
-    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
-    int32_t *most = (int32_t *)shared; /* rows of any expert */
-    if (MJ_BLOCK_LEADER) *most = 0;
-    mj_barrier();
-    MJ_FOR_THREADS(e, in->experts) atomicMax(most, in->offset[e + 1] - in->offset[e]);
-    mj_barrier();
-    const int32_t each = (*most + MJ_TILE - 1) / MJ_TILE;
-    mj_barrier();
-    MJ_FOR_ITEMS(t, each * in->experts * strips) {
-        const int32_t i = t / strips, e = i % in->experts, row0 = in->offset[e] + i / in->experts * MJ_TILE;
-        if (row0 < in->offset[e + 1]) mj_quant_tile_at(in, out, shared, row0, t % strips * MJ_TILE);
+    uint2 x[MJ_WARP_ROWS];
+    const MjTileAt at = mj_quant_at(out, row0, c);
+    mj_quant_read(x, in, out, &at);
+    mj_quant_write(x, in, out, &at, shared);
+}
+
+/* All tiles of 128 rows, for dgate. */
+MJ_FN void mj_quant_gated_rows(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0)
+{
+    const int32_t first = row0 + MJ_WARP_INDEX * MJ_WARP_ROWS, slot = in->slot_of[first + MJ_LANE % MJ_WARP_ROWS];
+    const MjTileGate gated = {slot < 0 ? -1 : slot / in->top_k, slot < 0 ? 0.0f : in->gate[slot]};
+    const int32_t mine = __shfl_sync(0xffffffffu, slot, MJ_LANE / 2);
+    float dot = 0.0f;
+    for (int32_t c = 0; c < out->cols; c += MJ_TILE) {
+        uint2 x[MJ_WARP_ROWS];
+        const MjTileAt at = mj_quant_at(out, row0, c);
+        dot += mj_quant_read_gated(x, in, out, &at, &gated);
+        mj_quant_write(x, in, out, &at, shared);
     }
+    if (MJ_LANE % 2 == 0 && mine >= 0) in->dgate[mine] = dot;
+}
+
+/* ---- the order of tiles in the routed layout ---- */
+
+/* An expert's rows are its tokens in order, and a token is with several experts: so the first few tiles of every expert come
+ * first, then the next few of every expert, ... What is worked on at one time comes from the same tokens, which L2 then has.
+ * A few, because the copy along the rows is written a tile's 128 bytes at a time, and memory wants neighbours. */
+#define MJ_LEVEL_TILES 4
+
+/* Tiles of expert e (groups are whole tiles), at most `most`. */
+MJ_FN int32_t mj_expert_tiles(const MjQuantIn *in, int32_t e, int32_t most)
+{
+    const int32_t tiles = (in->offset[e + 1] - in->offset[e]) / MJ_TILE;
+    return tiles < most ? tiles : most;
+}
+
+/* How many tiles the levels before `level` have. */
+MJ_FN int32_t mj_tiles_before(const MjQuantIn *in, int32_t level)
+{
+    int32_t sum = 0;
+    for (int32_t e = MJ_LANE; e < in->experts; e += 32) sum += mj_expert_tiles(in, e, level * MJ_LEVEL_TILES);
+    for (int32_t by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
+    return sum;
+}
+
+/* The first row of tile i in that order; each i below used / 128 has its own. Every lane of the warp takes part. */
+MJ_FN int32_t mj_quant_gathered_row(const MjQuantIn *in, int32_t i)
+{
+    /* A level has at most experts * MJ_LEVEL_TILES tiles, so i is in none before `low`; where all experts have as many, in it. */
+    int32_t low = i / (in->experts * MJ_LEVEL_TILES), high = in->used / (MJ_TILE * MJ_LEVEL_TILES);
+    for (int32_t level = low; low < high; level = (low + high) / 2) {
+        if (mj_tiles_before(in, level + 1) > i) high = level;
+        else low = level + 1;
+    }
+    const int32_t first = low * MJ_LEVEL_TILES, end = first + MJ_LEVEL_TILES;
+    int32_t here = 0; /* tiles of this lane's experts in the level */
+    for (int32_t e = MJ_LANE; e < in->experts; e += 32) here += mj_expert_tiles(in, e, end) - mj_expert_tiles(in, e, first);
+    int32_t sum = here;
+    for (int32_t by = 1; by < 32; by *= 2) {
+        const int32_t before = __shfl_up_sync(0xffffffffu, sum, (unsigned)by);
+        sum += MJ_LANE >= by ? before : 0;
+    }
+    int32_t rank = i - mj_tiles_before(in, low) - (sum - here), row = 0;
+    const bool owner = rank >= 0 && rank < here;
+    for (int32_t e = MJ_LANE; owner; e += 32) {
+        const int32_t tiles = mj_expert_tiles(in, e, end) - mj_expert_tiles(in, e, first);
+        if (rank < tiles) {
+            row = in->offset[e] + (first + rank) * MJ_TILE;
+            break;
+        }
+        rank -= tiles;
+    }
+    return __shfl_sync(0xffffffffu, row, mj_lowest_bit(__ballot_sync(0xffffffffu, owner)));
 }
 
 MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
 {
-    if (in->slot_of != NULL) {
-        mj_quant_gathered_tiles(in, out, shared, mj_block, mj_grid);
+    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE, tiles = (in->used + MJ_TILE - 1) / MJ_TILE;
+    if (in->transform == MJ_QUANT_GATED) {
+        MJ_FOR_ITEMS(t, tiles) mj_quant_gated_rows(in, out, shared, mj_quant_gathered_row(in, t));
         return;
     }
-    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
-    MJ_FOR_ITEMS(t, (in->used + MJ_TILE - 1) / MJ_TILE * strips)
-        mj_quant_tile_at(in, out, shared, t / strips * MJ_TILE, t % strips * MJ_TILE);
+    MJ_FOR_ITEMS(t, tiles * strips) {
+        const int32_t i = t / strips;
+        mj_quant_tile(in, out, shared, in->slot_of != NULL ? mj_quant_gathered_row(in, i) : i * MJ_TILE, t % strips * MJ_TILE);
+    }
 }
 
 #endif

@@ -57,6 +57,7 @@ static const MjOpShape tokens[] = {{TOKENS, .vocab = 32768}, END};
 static const MjOpShape heads[] = {{.tokens = 65536, .heads = 6, .head_dim = 128}, END};
 static const MjOpShape routed[] = {{ROUTED}, {.tokens = 16384, .live = 16384, .width = 768, .experts = 128, .top_k = 8}, END};
 static const MjOpShape permute[] = {{ROUTED}, {ROUTED, E4M3, .only = 1}, {ROUTED, E4M3, .only = 2}, END};
+static const MjOpShape combine_bwd[] = {{ROUTED}, {ROUTED, E4M3, .only = 1}, END};
 static const MjOpShape tile[] = {{.rows = 524288, .cols = 384}, {.rows = 524288, .cols = 384, E4M3, .only = 1}, END};
 static const MjOpShape quantize[] = {{.rows = 65536, .cols = 768, E4M3, .only = 1}, {.rows = 65536, .cols = 768, E4M3, .only = 2},
                                      {.rows = 524288, .cols = 768, E4M3, .only = 1},
@@ -83,8 +84,8 @@ const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id)
     case MJ_OP_ROUTER_BWD:
     case MJ_OP_ROUTE_MAP:
     case MJ_OP_PERMUTE_BWD:
-    case MJ_OP_COMBINE_FWD:
-    case MJ_OP_COMBINE_BWD: return routed;
+    case MJ_OP_COMBINE_FWD: return routed;
+    case MJ_OP_COMBINE_BWD: return combine_bwd;
     case MJ_OP_PERMUTE: return permute;
     case MJ_OP_RELU2_FWD:
     case MJ_OP_RELU2_BWD: return tile;

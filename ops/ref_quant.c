@@ -12,7 +12,7 @@ static double block_scale(double amax, int32_t type) { return amax > 0x1p-100 ? 
 static double clamp(double x, double most) { return x > most ? most : x < -most ? -most : x; }
 
 /* Which outputs a case of these ops has: shape.only 1 = no bf16 copy, 2 = row blocks alone. */
-void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode)
+void mj_ref_drop_copies(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode)
 {
     const bool block = q_type != MJ_T_BF16 && scale_mode == MJ_SCALE_BLOCK;
     if (q_type != MJ_T_BF16 && c->shape.only != 0) mj_case_drop(c, copy);
@@ -23,6 +23,11 @@ void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t sc
     const bool along = block || (q_type != MJ_T_BF16 && c->shape.kmajor != 0);
     if (!along || c->shape.only == 2) mj_case_drop(c, "qt");
     if (!block || c->shape.only == 2) mj_case_drop(c, "qt_scale");
+}
+/* The same for ops that know recipe tensor. */
+void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode)
+{
+    mj_ref_drop_copies(c, copy, q_type, scale_mode);
     if (q_type == MJ_T_BF16 || scale_mode != MJ_SCALE_TENSOR) mj_case_drop(c, "tensor_scale");
     else mj_case_set(c, "tensor_scale", 0, 4.0 / fp8_max(q_type));
 }

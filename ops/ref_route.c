@@ -331,32 +331,33 @@ void mj_ref_combine_fwd(MjCase *c)
 void mj_setup_combine_bwd(const MjOpShape *s, void *args)
 {
     *(MjCombineBwdArgs *)args = (MjCombineBwdArgs){.tokens = s->tokens, .width = s->width, .experts = s->experts, .top_k = s->top_k,
-                                                  .rows = mj_ref_rows(s)};
+                                                  .rows = mj_ref_rows(s), .q_type = s->q_type, .scale_mode = s->scale_mode,
+                                                  .kmajor = s->kmajor};
 }
 void mj_fill_combine_bwd(MjCase *c)
 {
     const MjCombineBwdArgs *a = ARGS(MjCombineBwdArgs, c);
     fill_maps(c, a->slot_of, a->offset, NULL);
+    mj_ref_drop_copies(c, "dy", a->q_type, a->scale_mode);
 }
 void mj_ref_combine_bwd(MjCase *c)
 {
     const MjCombineBwdArgs *a = ARGS(MjCombineBwdArgs, c);
     const int64_t used = a->offset[a->experts];
-    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 1)) {
+    double *dy = mj_xcalloc((size_t)used * (size_t)a->width + 1, sizeof *dy);
+    for (int64_t r = 0; r < used; r = mj_case_next(c, r, used, 128)) {
         const int64_t slot = a->slot_of[r], n = slot / a->top_k;
         double dot = 0.0, size = 0.0;
-        for (int64_t i = 0; i < a->width; i++) {
-            if (slot < 0) {
-                mj_case_want_within(c, "dy", r * a->width + i, 0.0, 0.0);
-                continue;
-            }
+        for (int64_t i = 0; slot >= 0 && i < a->width; i++) {
             const double dx = (double)a->dx[n * a->width + i], y = mj_ref_decode(MJ_BUF_BF16, a->y, r * a->width + i);
             dot += dx * y;
             size += fabs(dx * y);
-            mj_case_want(c, "dy", r * a->width + i, (double)a->gate[slot] * dx, 0.0);
+            dy[r * a->width + i] = mj_ref_round_bf16((double)(float)((double)a->gate[slot] * dx));
         }
         if (slot >= 0) mj_case_want(c, "dgate", slot, dot, size);
     }
+    mj_ref_quantise(c, &(MjRefTile){"dy", dy, used, a->rows, a->width, a->q_type, a->scale_mode, a->kmajor, false, NULL});
+    free(dy);
 }
 
 /* ---- permute: the maps; its values are quantised in ref_quant.c ---------------------------------------------------- */

@@ -59,6 +59,22 @@ const MjOpShape mj_bench_permute[] = {
     {.tokens = 4096, .live = 4096, .width = 384, .experts = 8, .top_k = 2},
     {.tokens = 4096, .live = 4096, .width = 384, .experts = 8, .top_k = 2, E4M3_BLOCK, .only = 1}, END};
 
+const MjOpShape mj_shapes_combine_bwd[] = {
+    {.tokens = 17, .live = 17, .width = 200, .experts = 5, .top_k = 2},
+    {.tokens = 17, .live = 17, .width = 200, .experts = 5, .top_k = 2, E4M3_BLOCK},
+    {.tokens = 300, .live = 270, .width = 256, .experts = 8, .top_k = 2, E4M3_BLOCK, .only = 1},
+    {.tokens = 600, .live = 600, .width = 64, .experts = 4, .top_k = 1, .route = 1},
+    {.tokens = 1300, .live = 1300, .width = 132, .experts = 40, .top_k = 4, .route = 2, E4M3_BLOCK, .only = 1},
+    {.tokens = 700, .live = 690, .width = 96, .experts = 4, .top_k = 2, .route = 1, .capacity = 256},
+    {.tokens = 700, .live = 690, .width = 384, .experts = 4, .top_k = 2, .route = 1, .capacity = 256, E4M3_BLOCK, .only = 2},
+    {.tokens = 260, .live = 0, .width = 128, .experts = 3, .top_k = 1, E4M3_BLOCK, .only = 1},
+    {.tokens = 1, .live = 1, .width = 1, .experts = 1, .top_k = 1},
+    END,
+};
+const MjOpShape mj_bench_combine_bwd[] = {
+    {.tokens = 4096, .live = 4096, .width = 384, .experts = 8, .top_k = 2},
+    {.tokens = 4096, .live = 4096, .width = 384, .experts = 8, .top_k = 2, E4M3_BLOCK, .only = 1}, END};
+
 /* experts > 0: the routed layout, rows beyond offset[experts] are not to be touched */
 const MjOpShape mj_shapes_tile[] = {
     {.rows = 17, .cols = 200},

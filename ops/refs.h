@@ -86,6 +86,7 @@ typedef struct MjRefTile {
     bool dense;       /* no routed layout: a transposed copy ends in zeros */
     const float *tensor_scale;
 } MjRefTile;
+void mj_ref_drop_copies(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
 void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
 void mj_ref_quantise(MjCase *c, const MjRefTile *t);
 
@@ -188,6 +189,7 @@ extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
     mj_shapes_heads[], mj_bench_heads[],
     mj_shapes_routed[], mj_bench_routed[],
     mj_shapes_permute[], mj_bench_permute[],
+    mj_shapes_combine_bwd[], mj_bench_combine_bwd[],
     mj_shapes_tile[], mj_bench_tile[],
     mj_shapes_quantize[], mj_bench_quantize[],
     mj_shapes_weight[], mj_bench_weight[],

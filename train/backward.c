@@ -69,6 +69,29 @@ static int router_bwd(MjModel *m, MjLayer *l, MjError *err) {
     return MJ_OP(m->ops, MJ_OP_ROUTER_BWD, &a, "router", err);
 }
 
+/* dy and dgate from the residual's gradient. Under recipe block dy is quantised where it is made and has no bf16 copy; one
+ * scale for all of it is known only after all of it. */
+static int combine_bwd(MjModel *m, MjRouted *e, MjOperand *dy, const MjGroups *g, MjError *err) {
+    const MjDims *d = &m->d;
+    const bool fused = dy->type != MJ_T_BF16 && !d->tensor_recipe;
+    MjCombineBwdArgs c = {.dx = m->dx, .y = e->y, .slot_of = e->slot_of, .offset = e->offset, .gate = e->gate,
+                          .dgate = m->s.dgate, .tokens = m->tokens, .width = d->width, .experts = d->experts,
+                          .top_k = d->top_k, .rows = m->rows, .q_type = fused ? dy->type : MJ_T_BF16,
+                          .scale_mode = fused ? MJ_SCALE_BLOCK : MJ_SCALE_NONE,
+                          .kmajor = fused && mj_linear_kmajor(m, dy->type)};
+    if (fused) {
+        c.q = dy->q;
+        c.q_scale = dy->q_scale;
+        c.qt = dy->qt;
+        c.qt_scale = dy->qt_scale;
+    } else {
+        c.dy = m->s.dy;
+    }
+    int rc = MJ_OP(m->ops, MJ_OP_COMBINE_BWD, &c, "combine", err);
+    if (rc != 0 || fused) return rc;
+    return mj_linear_quantize(m, dy, m->s.dy, MJ_T_BF16, m->rows, g, "expert gradient", err);
+}
+
 static int routed_bwd(MjModel *m, MjLayer *l, MjError *err) {
     int rc = 0;
     const MjDims *d = &m->d;
@@ -77,12 +100,8 @@ static int routed_bwd(MjModel *m, MjLayer *l, MjError *err) {
     if (m->device != NULL && !mj_jit_recording(m->ops->jit)) { /* dropped slots have no row to write their dgate */
         MJ_TRY(m->device->ops->fill(m->device, m->s.dgate, 0, (size_t)m->tokens * (size_t)d->top_k * sizeof(float), err));
     }
-    MjCombineBwdArgs c = {.dx = m->dx, .y = e->y, .slot_of = e->slot_of, .offset = e->offset, .gate = e->gate,
-                          .dy = m->s.dy, .dgate = m->s.dgate, .tokens = m->tokens, .width = d->width,
-                          .experts = d->experts, .top_k = d->top_k, .rows = m->rows};
-    MJ_TRY(MJ_OP(m->ops, MJ_OP_COMBINE_BWD, &c, "combine", err));
     MjOperand dy = mj_linear_gradient(m, e->act.type != MJ_T_BF16, m->s.dy, d->width);
-    MJ_TRY(mj_linear_quantize(m, &dy, m->s.dy, MJ_T_BF16, m->rows, &g, "expert gradient", err));
+    MJ_TRY(combine_bwd(m, e, &dy, &g, err));
     MJ_TRY(mlp_bwd(m, &dy, &e->up, &e->down, e->pre, &e->act, &e->x, m->s.dx_routed, MJ_T_BF16, m->rows, &g, err));
     MjPermuteBwdArgs p = {.dout = m->s.dx_routed, .row_of = e->row_of, .dx = m->s.dx_a, .tokens = m->tokens,
                           .width = d->width, .top_k = d->top_k, .rows = m->rows};

@@ -116,6 +116,14 @@ static int64_t scratch_elements(const MjDims *d, int64_t n, int64_t r) {
     return largest;
 }
 
+/* Rows of a branch's output gradient that are kept in bf16: where a GEMM reads that, or where one scale is to be found first.
+ * An fp8 gradient of the f32 residual has no bf16 copy. */
+static int64_t bf16_gradient_rows(const MjDims *d, int64_t n, int64_t r) {
+    const bool linears = !d->fp8_linears, experts = d->experts > 0 && !d->fp8_experts;
+    const bool routed = experts || (d->experts > 0 && d->tensor_recipe);
+    return max64(linears || experts ? n : 0, routed ? r : 0);
+}
+
 static void build_scratch(Builder *b, int64_t n, int64_t r) {
     MjModel *m = b->m;
     const MjDims *d = &m->d;
@@ -131,7 +139,7 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     s->amax_partial = take_f32(b, tensor ? 256 : 0, "amax scratch");
     s->h = take_bf16(b, d->fp8_linears ? n * w : 0, "norm scratch");
     s->ffn_out = take_bf16(b, d->experts > 0 && d->ffn_hidden > 0 ? n * w : 0, "shared expert output");
-    s->dy = take_bf16(b, max64(n, r) * w, "output gradient");
+    s->dy = take_bf16(b, bf16_gradient_rows(d, n, r) * w, "output gradient");
     s->dact = take_bf16(b, max64(n * d->ffn_hidden, r * d->hidden), "activation gradient");
     s->dx_a = take_bf16(b, n * w, "branch gradient");
     s->dx_b = take_bf16(b, d->experts > 0 ? n * w : 0, "router's input gradient");
