@@ -134,7 +134,7 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         for (; j <= stop; j++, ring.next()) {
             mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
             mj_ptx_wgmma_fence();
-            mj_wgmma_rows<STEP, STEP>(s, own, m.stage(ring.slot)); /* not from registers: see ptx_wgmma.cuh */
+            mj_wgmma_rows<STEP, STEP>(s, own, m.stage(ring.slot)); /* not from registers: see ptx_product.cuh */
             mj_ptx_wgmma_commit();
             mj_wgmma_rows<STEP, STEP>(dp, own + MJ_TILE_BYTES(STEP), m.stage(ring.slot) + MJ_TILE_BYTES(STEP));
             mj_ptx_wgmma_commit();

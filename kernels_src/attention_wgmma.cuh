@@ -10,7 +10,7 @@
 #define MJ_ATTENTION_WGMMA_CUH
 
 #include "attention_tile.h"
-#include "ptx_wgmma.cuh"
+#include "ptx_product.cuh"
 
 #define MJ_LOG2E 1.44269504f
 #define MJ_LN2 0.693147181f

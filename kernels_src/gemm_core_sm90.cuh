@@ -16,6 +16,7 @@
 #define MJ_GEMM_CORE_SM90_CUH
 
 #include "gemm_sm90_tile.h"
+#define MJ_WGMMA_COLS TILE_N
 #include "ptx_wgmma.cuh"
 
 #define MJ_GEMM_FP8 (A_TYPE != MJ_T_BF16)

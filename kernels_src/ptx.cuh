@@ -1,5 +1,5 @@
-/* Named wrappers around every PTX instruction that mojit's kernels use. Owns, with ptx_wgmma.cuh, all inline assembly of the
- * project; no template holds an `asm`. Knows nothing of tiles, layouts of operands or argument structs.
+/* Named wrappers around every PTX instruction that mojit's kernels use. Owns, with ptx_wgmma.cuh and ptx_product.cuh, all
+ * inline assembly of the project; no template holds an `asm`. Knows nothing of tiles, layouts of operands or argument structs.
  *
  * tests/simgpu/include/sim_ptx.cuh implements the same names for the simulated GPU, so what is added here is added there.
  * Sections are cited by their title in the "Parallel Thread Execution ISA" manual (numbers move between versions).

@@ -1,8 +1,9 @@
-/* The simulated GPU's ptx.cuh and ptx_wgmma.cuh: the same names, implemented by calls into the simulated driver. It defines the
- * guards of those in kernels_src/, so that the real headers are skipped. What is added there is added here. */
+/* The simulated GPU's ptx.cuh, ptx_wgmma.cuh and ptx_product.cuh: the same names, implemented by calls into the simulated driver.
+ * It defines the guards of those in kernels_src/, so that the real headers are skipped. What is added there is added here. */
 #ifndef MJ_PTX_CUH
 #define MJ_PTX_CUH
 #define MJ_PTX_WGMMA_CUH
+#define MJ_PTX_PRODUCT_CUH
 
 typedef unsigned int mj_u32;
 typedef unsigned long long mj_u64;
