@@ -95,6 +95,7 @@ typedef struct MjAttentionFwdArgs {
     float *lse;            /* (H, N): log of the sum of exp of scaled scores */
     float scale;           /* 1 / sqrt(D) */
     int32_t tokens, heads, head_dim, window; /* window: fixed; >= the longest sequence means none */
+    int32_t longest;       /* of the sequences; 0: all tokens are one. For counting work: kernels go by pos */
 } MjAttentionFwdArgs;
 
 typedef struct MjAttentionBwdArgs {
@@ -105,7 +106,7 @@ typedef struct MjAttentionBwdArgs {
     float *delta;                /* (H, N) scratch: sum over D of out * dout, written by the first entry point */
     float *dq, *dk, *dv;         /* (N, H, D) f32, overwritten */
     float scale;
-    int32_t tokens, heads, head_dim, window;
+    int32_t tokens, heads, head_dim, window, longest;
 } MjAttentionBwdArgs;
 
 /* ---- GEMM (matrix kernels; dense is one group) ----------------------------------------------------------- */

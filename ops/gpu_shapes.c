@@ -41,12 +41,12 @@ static const MjOpShape gemm[] = {
     END,
 };
 
-/* One sequence of many heads: the count of products is exact, and the work is that of many sequences. */
+/* Sequences of `rows` tokens, one after another, as a micro-batch has them. */
 static const MjOpShape attention[] = {
-    {.tokens = 2048, .live = 2048, .heads = 128, .head_dim = 128, .window = 2048, .rows = 2048},
-    {.tokens = 2048, .live = 2048, .heads = 128, .head_dim = 128, .window = 512, .rows = 2048},
-    {.tokens = 8192, .live = 8192, .heads = 32, .head_dim = 128, .window = 8192, .rows = 8192},
-    {.tokens = 8192, .live = 8192, .heads = 32, .head_dim = 128, .window = 1024, .rows = 8192},
+    {.tokens = 32768, .live = 32768, .heads = 8, .head_dim = 128, .window = 2048, .rows = 2048},
+    {.tokens = 65536, .live = 65536, .heads = 6, .head_dim = 128, .window = 1024, .rows = 2048}, /* the seed's, three layers in four */
+    {.tokens = 32768, .live = 32768, .heads = 8, .head_dim = 128, .window = 8192, .rows = 8192},
+    {.tokens = 32768, .live = 32768, .heads = 8, .head_dim = 128, .window = 1024, .rows = 8192},
     END,
 };
 

@@ -122,16 +122,17 @@ MJ_COUNT(af_hn, MjAttentionFwdArgs, (int64_t)a->tokens * a->heads)
 MJ_COUNT(af_nhd, MjAttentionFwdArgs, (int64_t)a->tokens * a->heads * a->head_dim)
 MJ_COUNT(af_qkv, MjAttentionFwdArgs, (int64_t)a->tokens * a->heads * a->head_dim * 3)
 static double af_length(const void *args) { return (double)((const MjAttentionFwdArgs *)args)->window; }
-/* Keys that one query sees: half the window on average if it is the whole sequence, which is not known here. */
-static double pairs(int32_t tokens, int32_t window)
+/* Pairs of a query and a key that it sees, in sequences of one length: exact where they are as long as the longest, else the most
+ * that it can be. */
+static double pairs(int32_t tokens, int32_t window, int32_t longest)
 {
-    const double w = window < tokens ? window : tokens;
-    return (double)tokens * w - 0.5 * w * (w - 1.0);
+    const double length = longest > 0 && longest < tokens ? longest : tokens, w = window < length ? window : length;
+    return (double)tokens * (w - 0.5 * w * (w - 1.0) / length);
 }
 static double af_flops(const void *args)
 {
     const MjAttentionFwdArgs *a = args;
-    return 4.0 * pairs(a->tokens, a->window) * a->heads * a->head_dim;
+    return 4.0 * pairs(a->tokens, a->window, a->longest) * a->heads * a->head_dim;
 }
 static double af_bytes(const void *args) { return 8.0 * (double)af_nhd(args) + 4.0 * (double)af_hn(args); }
 
@@ -164,7 +165,7 @@ static double ab_length(const void *args) { return (double)((const MjAttentionBw
 static double ab_flops(const void *args)
 {
     const MjAttentionBwdArgs *a = args;
-    return 10.0 * pairs(a->tokens, a->window) * a->heads * a->head_dim;
+    return 10.0 * pairs(a->tokens, a->window, a->longest) * a->heads * a->head_dim;
 }
 static double ab_bytes(const void *args) { return 22.0 * (double)ab_nhd(args) + 8.0 * (double)ab_hn(args); }
 

@@ -202,14 +202,14 @@ void mj_setup_attention_fwd(const MjOpShape *shape, void *args)
 {
     MjAttentionFwdArgs *a = args;
     *a = (MjAttentionFwdArgs){.scale = 1.0f / sqrtf((float)shape->head_dim), .tokens = shape->tokens, .heads = shape->heads,
-                              .head_dim = shape->head_dim, .window = shape->window};
+                              .head_dim = shape->head_dim, .window = shape->window, .longest = shape->rows};
 }
 
 void mj_setup_attention_bwd(const MjOpShape *shape, void *args)
 {
     MjAttentionBwdArgs *a = args;
     *a = (MjAttentionBwdArgs){.scale = 1.0f / sqrtf((float)shape->head_dim), .tokens = shape->tokens, .heads = shape->heads,
-                              .head_dim = shape->head_dim, .window = shape->window};
+                              .head_dim = shape->head_dim, .window = shape->window, .longest = shape->rows};
 }
 
 void mj_fill_attention_fwd(MjCase *c)

@@ -137,7 +137,7 @@ static int attention_bwd(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
     MjAttentionBwdArgs a = {.q = l->q, .k = l->k, .qkv = l->qkv_out, .pos = m->pos, .out = l->att, .dout = m->s.dx_a,
                             .lse = l->lse, .delta = m->s.delta, .dq = m->s.dq, .dk = m->s.dk, .dv = m->s.dv,
                             .scale = mj_attention_scale(d), .tokens = m->tokens, .heads = d->heads,
-                            .head_dim = d->head_dim, .window = window};
+                            .head_dim = d->head_dim, .window = window, .longest = d->seq_len};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ATTENTION_BWD, &a, "attention", err));
     MjRopeQknormBwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q_rstd = l->q_rstd, .k_rstd = l->k_rstd, .dq = m->s.dq,
                              .dk = m->s.dk, .dv = m->s.dv, .dqkv = m->s.dqkv, .rope_base = MJ_ROPE_BASE,

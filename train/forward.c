@@ -25,7 +25,7 @@ static int attention(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ROPE_QKNORM_FWD, &r, "rope", err));
     MjAttentionFwdArgs a = {.q = l->q, .k = l->k, .qkv = l->qkv_out, .pos = m->pos, .out = l->att, .lse = l->lse,
                             .scale = mj_attention_scale(d), .tokens = m->tokens, .heads = d->heads,
-                            .head_dim = d->head_dim, .window = window};
+                            .head_dim = d->head_dim, .window = window, .longest = d->seq_len};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ATTENTION_FWD, &a, "attention", err));
     MJ_TRY(mj_linear_quantize(m, &l->att_in, l->att, MJ_T_BF16, m->tokens, NULL, "attention output", err));
     MJ_TRY(mj_linear_forward(m, &l->att_in, &l->wo, l->x_mid, MJ_T_F32, MJ_EPI_ACCUMULATE, m->tokens, NULL, err));
