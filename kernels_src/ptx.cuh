@@ -65,6 +65,13 @@ MJ_PTX float mj_ptx_lg2(float x) {
     return r;
 }
 
+/* "min": of two f32; NaN where one is NaN. sm_80. */
+MJ_PTX float mj_ptx_min_nan(float a, float b) {
+    float r;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+
 /* "rcp.approx.ftz.f32": 1 / x within 1 ulp. */
 MJ_PTX float mj_ptx_rcp(float x) {
     float r;

@@ -1,4 +1,5 @@
 /* Rows of the op table: loss, sums, optimizer. */
+#include "kernels_src/loss_tile.h"
 #include "ops/op_row.h"
 #include "ops/refs.h"
 
@@ -9,15 +10,31 @@ MJ_COUNT(ce_nv, MjCrossEntropyArgs, (int64_t)a->tokens * a->vocab)
 static double ce_length(const void *args) { return (double)((const MjCrossEntropyArgs *)args)->vocab; }
 static size_t ce_shared(MjFamily family, const void *args)
 {
-    (void)family;
     (void)args;
-    return 8 * 128 * sizeof(float);
+    return family == MJ_FAMILY_CPU ? 8 * 128 * sizeof(float) : 0;
 }
+static const char *ce_template(MjFamily family, int arch, const void *args)
+{
+    (void)arch;
+    (void)args;
+    return family == MJ_FAMILY_CPU ? "cross_entropy_cpu" : "cross_entropy_sm80";
+}
+static int ce_geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g, MjError *err)
+{
+    const int64_t segments = MJ_CEIL(ce_v(args), MJ_LOSS_SEGMENT), warps = segments < MJ_LOSS_UNITS ? segments : MJ_LOSS_UNITS;
+    const int64_t blocks = (int64_t)info->units * MJ_LOSS_RESIDENT * MJ_LOSS_UNITS / warps;
+    (void)record, (void)kernel, (void)err;
+    *g = (MjOpGeometry){.block = 32 * (uint32_t)warps, .grid = (uint32_t)(ce_n(args) < blocks ? ce_n(args) : blocks),
+                        .shared_bytes = MJ_LOSS_BYTES};
+    return 0;
+}
+static const MjOpMatrix ce_sm80 = {.tmpl = "cross_entropy_sm80", .geometry = ce_geometry};
+static const MjOpMatrix *const ce_matrix[] = {&ce_sm80, NULL};
 static double ce_flops(const void *args) { return 10.0 * (double)ce_nv(args); }
 
 const MjOpRow mj_row_cross_entropy = {
     .id = MJ_OP_CROSS_ENTROPY, .name = "cross_entropy", .doc = "Softcapped loss; the logits become their gradients",
-    .args_bytes = sizeof(MjCrossEntropyArgs),
+    .choose = ce_template, .matrix = ce_matrix, .args_bytes = sizeof(MjCrossEntropyArgs),
     .fields = {MJ_FIELD(MjCrossEntropyArgs, tokens), MJ_FIELD(MjCrossEntropyArgs, vocab)},
     .phases = {{"cross_entropy", MJ_WORK_ITEMS, ce_n}},
     .buffers = {MJ_BUFFER(MjCrossEntropyArgs, logits, MJ_BUF_BF16, MJ_INOUT, ce_nv, ce_v),

@@ -35,6 +35,7 @@ MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
 /* exact results; the hardware's are within 2 ulp of them */
 MJ_PTX float mj_ptx_ex2(float x) { return (float)__builtin_exp2((double)x); }
 MJ_PTX float mj_ptx_lg2(float x) { return (float)__builtin_log2((double)x); }
+MJ_PTX float mj_ptx_min_nan(float a, float b) { return a != a ? a : b != b || b < a ? b : a; }
 MJ_PTX float mj_ptx_rcp(float x) { return 1.0f / x; }
 
 /* round to nearest even on a grid of `mbits` mantissa bits with smallest exponent `emin`, saturating at `largest` */

@@ -1,13 +1,13 @@
-// mj:template cross_entropy
+// mj:template cross_entropy_cpu
 // mj:doc Softcapped cross-entropy over a row of logits, in place: the logits become their own gradients.
-// mj:family cpu cuda
-// mj:kernel cross_entropy
+// mj:family cpu
+// mj:kernel cross_entropy_cpu
 // mj:args MjCrossEntropyArgs
 // mj:param VOCAB fixed min:1
 // mj:param TOKENS varying min:1
 
 /* A row's sums have 8 x 128 accumulators: chunk i of 128 columns goes to the 128 of group i % 8, each group's chunks in
- * order; then the groups in order, then the tree. On a GPU a warp has a group. */
+ * order; then the groups in order, then the tree. */
 #define GROUPS 8
 #define WHOLE (VOCAB % 128 == 0)
 #define LEFT(c) (WHOLE ? MJ_WHOLE : VOCAB - (c))
@@ -107,7 +107,7 @@ MJ_FN void write_gradient(const MjCrossEntropyArgs *args, uint16_t *row, int32_t
     }
 }
 
-MJ_KERNEL(cross_entropy, MjCrossEntropyArgs)
+MJ_KERNEL(cross_entropy_cpu, MjCrossEntropyArgs)
 {
     const float cap = args->softcap;
     float *groups = (float *)mj_shared; /* (GROUPS, 128) */
