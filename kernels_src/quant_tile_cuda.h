@@ -244,47 +244,49 @@ MJ_FN void mj_quant_gated_rows(const MjQuantIn *in, const MjQuantOut *out, void 
  * A few, because the copy along the rows is written a tile's 128 bytes at a time, and memory wants neighbours. */
 #define MJ_LEVEL_TILES 4
 
-/* Tiles of expert e (groups are whole tiles), at most `most`. */
-MJ_FN int32_t mj_expert_tiles(const MjQuantIn *in, int32_t e, int32_t most)
-{
-    const int32_t tiles = (in->offset[e + 1] - in->offset[e]) / MJ_TILE;
-    return tiles < most ? tiles : most;
-}
+#define MJ_ROLLED _Pragma("unroll 1") /* a few steps, once a tile: not worth the time to compile more code */
 
-/* How many tiles the levels before `level` have. */
-MJ_FN int32_t mj_tiles_before(const MjQuantIn *in, int32_t level)
+/* Tiles of expert e (groups are whole tiles) that levels before `level` leave over; negative: they have room for more. */
+MJ_FN int32_t mj_tiles_left(const MjQuantIn *in, int32_t e, int32_t level)
 {
-    int32_t sum = 0;
-    for (int32_t e = MJ_LANE; e < in->experts; e += 32) sum += mj_expert_tiles(in, e, level * MJ_LEVEL_TILES);
-    for (int32_t by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
-    return sum;
+    return (in->offset[e + 1] - in->offset[e]) / MJ_TILE - level * MJ_LEVEL_TILES;
 }
+MJ_FN int32_t mj_tiles_of_level(int32_t left) { return left < 0 ? 0 : left < MJ_LEVEL_TILES ? left : MJ_LEVEL_TILES; }
 
 /* The first row of tile i in that order; each i below used / 128 has its own. Every lane of the warp takes part. */
 MJ_FN int32_t mj_quant_gathered_row(const MjQuantIn *in, int32_t i)
 {
-    /* A level has at most experts * MJ_LEVEL_TILES tiles, so i is in none before `low`; where all experts have as many, in it. */
-    int32_t low = i / (in->experts * MJ_LEVEL_TILES), high = in->used / (MJ_TILE * MJ_LEVEL_TILES);
-    for (int32_t level = low; low < high; level = (low + high) / 2) {
-        if (mj_tiles_before(in, level + 1) > i) high = level;
-        else low = level + 1;
-    }
-    const int32_t first = low * MJ_LEVEL_TILES, end = first + MJ_LEVEL_TILES;
-    int32_t here = 0; /* tiles of this lane's experts in the level */
-    for (int32_t e = MJ_LANE; e < in->experts; e += 32) here += mj_expert_tiles(in, e, end) - mj_expert_tiles(in, e, first);
-    int32_t sum = here;
-    for (int32_t by = 1; by < 32; by *= 2) {
-        const int32_t before = __shfl_up_sync(0xffffffffu, sum, (unsigned)by);
-        sum += MJ_LANE >= by ? before : 0;
-    }
-    int32_t rank = i - mj_tiles_before(in, low) - (sum - here), row = 0;
-    const bool owner = rank >= 0 && rank < here;
-    for (int32_t e = MJ_LANE; owner; e += 32) {
-        const int32_t tiles = mj_expert_tiles(in, e, end) - mj_expert_tiles(in, e, first);
-        if (rank < tiles) {
-            row = in->offset[e] + (first + rank) * MJ_TILE;
+    int32_t low = 0, high = in->used / (MJ_TILE * MJ_LEVEL_TILES); /* levels that i may be in */
+    int32_t level = i / (in->experts * MJ_LEVEL_TILES);            /* where it is when all experts have as many tiles */
+    int32_t here = 0, rank = -1; /* tiles of this lane's experts in the level; i's place among them */
+    MJ_ROLLED while (low <= high) {
+        int32_t before = 0; /* tiles of earlier levels */
+        here = 0;
+        MJ_ROLLED for (int32_t e = MJ_LANE; e < in->experts; e += 32) {
+            const int32_t left = mj_tiles_left(in, e, level);
+            before += level * MJ_LEVEL_TILES + (left < 0 ? left : 0);
+            here += mj_tiles_of_level(left);
+        }
+        int32_t upto = here; /* of this lane and those before it */
+        MJ_ROLLED for (int32_t by = 1; by < 32; by *= 2) {
+            const int32_t lower = __shfl_up_sync(0xffffffffu, upto, (unsigned)by);
+            upto += MJ_LANE >= by ? lower : 0;
+            before += __shfl_xor_sync(0xffffffffu, before, by);
+        }
+        rank = i - before;
+        if (rank < 0) high = level - 1;
+        else if (rank >= __shfl_sync(0xffffffffu, upto, 31)) low = level + 1;
+        else {
+            rank -= upto - here;
             break;
         }
+        level = (low + high) / 2;
+    }
+    int32_t row = 0;
+    const bool owner = rank >= 0 && rank < here;
+    MJ_ROLLED for (int32_t e = MJ_LANE; owner && e < in->experts; e += 32) {
+        const int32_t tiles = mj_tiles_of_level(mj_tiles_left(in, e, level));
+        if (rank >= 0 && rank < tiles) row = in->offset[e] + (level * MJ_LEVEL_TILES + rank) * MJ_TILE;
         rank -= tiles;
     }
     return __shfl_sync(0xffffffffu, row, mj_lowest_bit(__ballot_sync(0xffffffffu, owner)));
