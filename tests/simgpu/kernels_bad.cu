@@ -1,14 +1,13 @@
-/* One small wrong kernel for each thing that a GPU punishes; test_simgpu.c says what report each must get. */
+/* One small wrong kernel for each thing that a GPU punishes: threads, memory, barriers and warps. test_rules.c says what report
+ * each must get; the other kernels_bad_*.cu are of its kind. */
 struct Args {
     float *out;
     const float *in;
     int n;
 };
-struct MapArgs {
-    MjTensorMap in, out;
-};
 #define BAD(name) extern "C" __global__ void name(const __grid_constant__ Args a)
-#define BAD_MAP(name) extern "C" __global__ void name(const __grid_constant__ Args a, const __grid_constant__ MapArgs m)
+
+/* ---- barriers of a block ---- */
 
 BAD(bad_barrier_divergence) {
     if (threadIdx.x < 16)
@@ -20,190 +19,142 @@ BAD(bad_deadlock) { /* the second warp never comes to the named barrier */
     if (threadIdx.x < 32) mj_ptx_bar_sync(1, 64);
     a.out[threadIdx.x] = 1.0f;
 }
+BAD(bad_deadlock_two) { /* each warp waits at a barrier that the other one never comes to */
+    mj_ptx_bar_sync(1 + threadIdx.x / 32, 64);
+    a.out[threadIdx.x] = 1.0f;
+}
+BAD(bad_barrier_number) {
+    mj_ptx_bar_sync(16, 64);
+    a.out[threadIdx.x] = 1.0f;
+}
+BAD(bad_barrier_threads) { /* not whole warps */
+    mj_ptx_bar_sync(1, 48);
+    a.out[threadIdx.x] = 1.0f;
+}
+BAD(bad_barrier_counts) {
+    mj_ptx_bar_sync(1, threadIdx.x < 32 ? 64 : 96);
+    a.out[threadIdx.x] = 1.0f;
+}
+BAD(bad_barrier_twice) { /* the first warp's second arrival stands in for the second warp */
+    if (threadIdx.x < 32) {
+        mj_ptx_bar_arrive(1, 64);
+        mj_ptx_bar_arrive(1, 64);
+    }
+    a.out[threadIdx.x] = 1.0f;
+}
+BAD(bad_barrier_zero) { /* barrier 0 is __syncthreads' own */
+    if (threadIdx.x < 32)
+        mj_ptx_bar_sync(0, 64);
+    else
+        __syncthreads();
+    a.out[threadIdx.x] = 1.0f;
+}
+
+/* ---- memory ---- */
+
 BAD(bad_global_read) { a.out[threadIdx.x] = a.in[threadIdx.x + a.n - 31]; }
 BAD(bad_global_write) { a.out[(int)threadIdx.x - 1] = 1.0f; }
+BAD(bad_global_gap) { a.out[threadIdx.x] = a.in[(1 << 28) + threadIdx.x]; } /* a GB further: nothing was ever there */
 BAD(bad_host_pointer) { a.out[0] = *(const volatile float *)0x1000; }
+BAD(bad_freed) { a.out[threadIdx.x] = a.in[threadIdx.x]; } /* the host freed `in` before */
+BAD(bad_local_of_another) { /* a pointer to a local variable means something else in another thread */
+    __shared__ float *p;
+    float mine = (float)threadIdx.x;
+    if (threadIdx.x == 0) p = &mine;
+    __syncthreads();
+    a.out[threadIdx.x] = threadIdx.x == 1 ? *p : mine;
+    __syncthreads();
+}
 BAD(bad_shared_bounds) {
     extern __shared__ float s[];
     s[threadIdx.x + 64] = 1.0f;
     a.out[threadIdx.x] = s[threadIdx.x + 64];
 }
+BAD(bad_shared_bounds_read) {
+    extern __shared__ float s[];
+    s[threadIdx.x] = 1.0f;
+    a.out[threadIdx.x] = s[threadIdx.x + 32];
+}
+BAD(bad_not_shared) { a.out[threadIdx.x] = (float)mj_ptx_shared(a.in); }
 BAD(bad_uninitialised) {
     extern __shared__ float s[];
     if (threadIdx.x < 31) s[threadIdx.x] = 1.0f;
     __syncthreads();
     a.out[threadIdx.x] = s[threadIdx.x];
 }
+BAD(bad_uninitialised_static) {
+    __shared__ float fixed[32];
+    if (threadIdx.x != 5) fixed[threadIdx.x] = 1.0f;
+    __syncthreads();
+    a.out[threadIdx.x] = fixed[threadIdx.x];
+}
 BAD(bad_misaligned) {
     const float4 v = ((const float4 *)(a.in + 1))[threadIdx.x];
     a.out[threadIdx.x] = v.x + v.y + v.z + v.w;
 }
-BAD(bad_shuffle_mask) {
-    float v = (float)threadIdx.x;
-    if (threadIdx.x < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);
-    a.out[threadIdx.x] = v;
+BAD(bad_misaligned_write) { *(float2 *)(a.out + 1) = make_float2(1.0f, 2.0f); }
+BAD(bad_misaligned_shared) {
+    extern __shared__ __align__(16) float s[];
+    *(float4 *)(s + 4 * threadIdx.x + 2) = make_float4(1.0f, 2.0f, 3.0f, 4.0f);
+    a.out[threadIdx.x] = s[threadIdx.x + 2];
 }
-BAD(bad_mbar_phase) { /* waits for the second phase, which nobody will complete */
-    __shared__ __align__(8) unsigned long long bar;
-    const mj_u32 b = mj_ptx_shared(&bar);
-    if (threadIdx.x == 0) mj_ptx_mbar_init(b, 32);
-    __syncthreads();
-    mj_ptx_mbar_arrive(b);
-    mj_ptx_mbar_wait(b, 0);
-    mj_ptx_mbar_wait(b, 1);
-    a.out[threadIdx.x] = 1.0f;
-}
-BAD(bad_mbar_uninitialised) {
-    __shared__ __align__(8) unsigned long long bar;
-    mj_ptx_mbar_arrive(mj_ptx_shared(&bar));
-}
-BAD(bad_mbar_overflow) {
-    __shared__ __align__(8) unsigned long long bar;
-    const mj_u32 b = mj_ptx_shared(&bar);
-    if (threadIdx.x == 0) {
-        mj_ptx_mbar_init(b, 2);
-        mj_ptx_mbar_expect(b, 16);
-    }
-    __syncthreads();
-    mj_ptx_mbar_arrive(b);
-}
-BAD_MAP(bad_no_wait) { /* reads the tile before the mbarrier says that it is there: parity 1 of a fresh barrier has passed */
-    extern __shared__ __align__(1024) unsigned char tile[];
-    __shared__ __align__(8) unsigned long long bar;
-    const mj_u32 b = mj_ptx_shared(&bar);
-    if (threadIdx.x == 0) {
-        mj_ptx_mbar_init(b, 1);
-        mj_ptx_fence_mbar_init();
-        mj_ptx_mbar_arrive_expect(b, 64 * 64 * 2);
-        mj_ptx_tma_load_2d(mj_ptx_shared(tile), &m.in, b, 0, 0);
-    }
-    __syncthreads();
-    mj_ptx_mbar_wait(b, 1);
-    a.out[threadIdx.x] = (float)tile[threadIdx.x];
-}
-BAD_MAP(bad_no_proxy_fence) { /* ordinary writes, then a TMA store, without fence.proxy.async between */
-    extern __shared__ __align__(1024) unsigned char tile[];
-    for (int i = (int)threadIdx.x; i < 64 * 64 * 2; i += (int)blockDim.x) tile[i] = (unsigned char)i;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        mj_ptx_tma_store_2d(&m.out, mj_ptx_shared(tile), 0, 0);
-        mj_ptx_tma_commit();
-        mj_ptx_tma_wait<0>();
-    }
-    a.out[0] = 0.0f;
-}
-BAD_MAP(bad_store_not_waited) {
-    extern __shared__ __align__(1024) unsigned char tile[];
-    for (int i = (int)threadIdx.x; i < 64 * 64 * 2; i += (int)blockDim.x) tile[i] = (unsigned char)i;
-    mj_ptx_fence_async();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        mj_ptx_tma_store_2d(&m.out, mj_ptx_shared(tile), 0, 0);
-        mj_ptx_tma_commit();
-    }
-    a.out[0] = 0.0f;
-}
-BAD_MAP(bad_tma_misaligned) {
-    extern __shared__ __align__(1024) unsigned char tile[];
-    __shared__ __align__(8) unsigned long long bar;
-    const mj_u32 b = mj_ptx_shared(&bar);
-    if (threadIdx.x == 0) {
-        mj_ptx_mbar_init(b, 1);
-        mj_ptx_mbar_arrive_expect(b, 64 * 64 * 2);
-        mj_ptx_tma_load_2d(mj_ptx_shared(tile) + 64, &m.in, b, 0, 0);
-    }
-    a.out[0] = 0.0f;
-}
-BAD_MAP(bad_tma_bytes) { /* expects more bytes than the box has */
-    extern __shared__ __align__(1024) unsigned char tile[];
-    __shared__ __align__(8) unsigned long long bar;
-    const mj_u32 b = mj_ptx_shared(&bar);
-    if (threadIdx.x == 0) {
-        mj_ptx_mbar_init(b, 1);
-        mj_ptx_mbar_arrive_expect(b, 64 * 64 * 2 + 128);
-        mj_ptx_tma_load_2d(mj_ptx_shared(tile), &m.in, b, 0, 0);
-    }
-    __syncthreads();
-    mj_ptx_mbar_wait(b, 0);
-    a.out[0] = 0.0f;
-}
-BAD(bad_cp_async_no_wait) {
-    extern __shared__ float s[];
+BAD(bad_overlapped_read) { a.out[threadIdx.x] = a.in[threadIdx.x]; } /* launched to overlap, and does not wait */
+BAD(bad_overlapped_copy) {
+    extern __shared__ __align__(16) float s[];
     mj_ptx_cp_async_16(mj_ptx_shared(s + 4 * threadIdx.x), a.in + 4 * threadIdx.x, 16);
+    mj_ptx_grid_wait();
     mj_ptx_cp_async_commit();
-    __syncwarp();
+    mj_ptx_cp_async_wait<0>();
     a.out[threadIdx.x] = s[threadIdx.x];
-}
-BAD(bad_wgmma_no_fence) {
-    extern __shared__ __align__(1024) unsigned char tiles[];
-    for (int i = (int)threadIdx.x; i < 16384; i += (int)blockDim.x) tiles[i] = 0;
-    mj_ptx_fence_async();
-    __syncthreads();
-    float d[16];
-    const mj_u64 x = mj_ptx_wgmma_desc(mj_ptx_shared(tiles), 16, 1024, 1);
-    mj_ptx_wgmma_bf16<32, 0, 0>(d, x, x, 0);
-    mj_ptx_wgmma_commit();
-    mj_ptx_wgmma_wait<0>();
-    a.out[threadIdx.x] = d[0];
-}
-BAD(bad_wgmma_no_proxy_fence) {
-    extern __shared__ __align__(1024) unsigned char tiles[];
-    for (int i = (int)threadIdx.x; i < 16384; i += (int)blockDim.x) tiles[i] = 0;
-    __syncthreads();
-    float d[16];
-    const mj_u64 x = mj_ptx_wgmma_desc(mj_ptx_shared(tiles), 16, 1024, 1);
-    mj_ptx_wgmma_fence();
-    mj_ptx_wgmma_bf16<32, 0, 0>(d, x, x, 0);
-    mj_ptx_wgmma_commit();
-    mj_ptx_wgmma_wait<0>();
-    a.out[threadIdx.x] = d[0];
-}
-BAD(bad_wgmma_not_waited) { /* not a report: the accumulator holds NaN until the wait, so the result is wrong */
-    extern __shared__ __align__(1024) unsigned char tiles[];
-    for (int i = (int)threadIdx.x; i < 16384; i += (int)blockDim.x) tiles[i] = 0;
-    mj_ptx_fence_async();
-    __syncthreads();
-    float d[16];
-    const mj_u64 x = mj_ptx_wgmma_desc(mj_ptx_shared(tiles), 16, 1024, 1);
-    mj_ptx_wgmma_fence();
-    mj_ptx_wgmma_bf16<32, 0, 0>(d, x, x, 0);
-    mj_ptx_wgmma_commit();
-    a.out[threadIdx.x] = d[0];
-    mj_ptx_wgmma_wait<0>();
-}
-BAD(bad_registers) {
-    mj_ptx_setmaxnreg_inc<240>();
-    a.out[threadIdx.x] = 1.0f;
-}
-BAD(bad_cluster_exit) { /* block 1 is gone when block 0 arrives at its barrier */
-    __shared__ __align__(8) unsigned long long bar;
-    const mj_u32 b = mj_ptx_shared(&bar);
-    if (threadIdx.x == 0) mj_ptx_mbar_init(b, 1);
-    mj_ptx_cluster_sync();
-    if (mj_ptx_cluster_rank() == 1) return;
-    __syncthreads();
-    __syncwarp();
-    mj_ptx_nanosleep(1);
-    mj_ptx_nanosleep(1);
-    if (threadIdx.x == 0) mj_ptx_mbar_arrive_cluster(b, 1);
-    a.out[threadIdx.x] = 1.0f;
 }
 BAD(bad_trap) {
     if (threadIdx.x == 7) mj_ptx_trap();
     a.out[threadIdx.x] = 1.0f;
 }
-BAD(bad_freed) { a.out[threadIdx.x] = a.in[threadIdx.x]; } /* the host freed `in` before */
-BAD(bad_wgmma_disagree) { /* lane 5 has another descriptor than its warp */
-    extern __shared__ __align__(1024) unsigned char tiles[];
-    for (int i = (int)threadIdx.x; i < 16384; i += (int)blockDim.x) tiles[i] = 0;
-    mj_ptx_fence_async();
-    __syncthreads();
-    float d[16];
-    const mj_u32 base = mj_ptx_shared(tiles) + (threadIdx.x == 5 ? 1024 : 0);
-    const mj_u64 x = mj_ptx_wgmma_desc(base, 16, 1024, 1);
-    mj_ptx_wgmma_fence();
-    mj_ptx_wgmma_bf16<32, 0, 0>(d, x, x, 0);
-    mj_ptx_wgmma_commit();
-    mj_ptx_wgmma_wait<0>();
-    a.out[threadIdx.x] = d[0];
+
+/* ---- warps ---- */
+
+BAD(bad_shuffle_mask) {
+    float v = (float)threadIdx.x;
+    if (threadIdx.x < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);
+    a.out[threadIdx.x] = v;
+}
+BAD(bad_shuffle_gone) { /* half of the warp has left before */
+    if (threadIdx.x >= 16) return;
+    mj_ptx_nanosleep(1);
+    a.out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+}
+BAD(bad_shuffle_not_in_mask) { a.out[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, 1.0f, 1); }
+BAD(bad_shuffle_source) { /* lane 0 asks lane 16, which does not take part */
+    if (threadIdx.x < 16) a.out[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, (float)threadIdx.x, 16);
+}
+BAD(bad_shuffle_width) { a.out[threadIdx.x] = __shfl_down_sync(0xffffffffu, 1.0f, 1, 12); }
+BAD(bad_warp_diverged) {
+    if (threadIdx.x < 16)
+        a.out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+    else
+        a.out[threadIdx.x] = (float)__ballot_sync(0xffffffffu, 1);
+}
+BAD(bad_half_warp) { a.out[threadIdx.x] = __any_sync(0xffffffffu, 1) ? 1.0f : 0.0f; } /* a block of 48 threads */
+BAD(bad_ldmatrix_misaligned) {
+    __shared__ __align__(16) unsigned short fixed[8 * 8 * 4 + 8];
+    for (int i = (int)threadIdx.x; i < 8 * 8 * 4 + 8; i += 32) fixed[i] = 0;
+    __syncwarp();
+    mj_u32 r[4];
+    mj_ptx_ldmatrix_x4(r, mj_ptx_shared(fixed + 8 * threadIdx.x + 4));
+    a.out[threadIdx.x] = (float)r[0];
+}
+BAD(bad_ldmatrix_uninitialised) {
+    __shared__ __align__(16) unsigned short fixed[8 * 8 * 4];
+    for (int i = (int)threadIdx.x; i < 8 * 8 * 4 - 8; i += 32) fixed[i] = 0;
+    __syncwarp();
+    mj_u32 r[4];
+    mj_ptx_ldmatrix_x4(r, mj_ptx_shared(fixed + 8 * threadIdx.x));
+    a.out[threadIdx.x] = (float)r[0];
+}
+BAD(bad_stmatrix_bounds) {
+    extern __shared__ __align__(16) unsigned short s[];
+    mj_u32 r[4] = {0, 0, 0, 0};
+    mj_ptx_stmatrix_x4(mj_ptx_shared(s) + 16 * threadIdx.x, r); /* 512 bytes, the block has 256 */
+    a.out[threadIdx.x] = 1.0f;
 }

@@ -38,7 +38,6 @@ extern "C" __global__ void good_votes(const __grid_constant__ Args a) {
     if (odd == 0xaaaaaaaau) atomicAdd(&counts[0], 1);
     if (__any_sync(0xffffffffu, threadIdx.x == 5)) atomicAdd(&counts[1], 1);
     if (__all_sync(0xffffffffu, threadIdx.x < 64)) atomicMax(&counts[2], (int)threadIdx.x);
-    counts[3] = 0; /* every thread the same value */
     const int up = __shfl_up_sync(0xffffffffu, (int)threadIdx.x, 1, 8);
     __syncthreads();
     const float4 v = *(const float4 *)(a.in + 4 * (threadIdx.x % 16));

@@ -39,6 +39,7 @@ typedef struct SimBulkStore {
     char *dst;      /* plain bulk copy: where to; NULL = tensor */
     unsigned src, bytes;
     int add, rank, coords[5], group;
+    char *as_issued; /* the bytes as they were: they must not change before the wait */
     SimSite at;
 } SimBulkStore;
 
@@ -62,6 +63,8 @@ struct SimThread {
     int n_bulk, cap_bulk, bulk_group;
     bool cluster_arrived;
     unsigned cluster_phase;
+    uint32_t bar_turn[16];        /* the turn of each barrier at which it arrived last */
+    bool atomic;                  /* inside an atomic operation */
 };
 
 typedef struct SimGather { /* a warp collective that is coming together */
@@ -80,22 +83,37 @@ typedef struct SimWgmma {
 
 typedef struct SimAcc { /* an accumulator of wgmmas in flight: its true value, while the kernel's copy is poisoned */
     float *lane[32];
-    float *value; /* 32 x n/2 */
-    int n, uses;
+    float *value; /* 32 x n/2; kept after the wait until the next wgmma.fence, to see who wrote the registers between */
+    int n, uses;  /* uses 0: complete */
 } SimAcc;
+
+#define SIM_ACCS 8
+#define SIM_FRAGMENTS 16 /* register operands of completed wgmmas that a warp remembers: one round of a loop */
+#define SIM_TRAIL 64     /* wgmmas of a warp that the other warps of its warpgroup are held against */
 
 typedef struct SimWarp {
     SimGather gather[4];
     SimWgmma *wgmma;
     int n_wgmma, cap_wgmma, wgmma_group;
-    SimAcc acc[8];
+    SimAcc acc[SIM_ACCS];
     bool wgmma_fenced;
+    struct {
+        uint64_t hash;
+        SimSite at;
+    } fragments[SIM_FRAGMENTS]; /* a ring */
+    unsigned n_fragments;
+    struct {
+        uint64_t a_desc, b_desc;
+        SimSite at;
+    } trail[SIM_TRAIL]; /* a ring */
+    unsigned issued;
     int registers; /* after setmaxnreg; 0 = as launched */
 } SimWarp;
 
 typedef struct SimBar {
     unsigned threads, arrived;
     int kind, value;
+    uint32_t turn; /* completions */
     SimSite at;
 } SimBar;
 
@@ -103,7 +121,8 @@ typedef struct SimMbar {
     unsigned address, count, pending;
     int64_t tx;
     unsigned phase; /* completed phases */
-    bool valid;
+    bool valid, observed; /* observed: a wait saw the last completed phase */
+    int slot;             /* its place in the block, for sim_race.c */
 } SimMbar;
 
 struct SimCta {
@@ -119,6 +138,8 @@ struct SimCta {
     SimBar bars[16];
     SimMbar mbars[SIM_MBARS];
     int n_mbars;
+    bool grid_waited; /* a thread has passed griddepcontrol.wait */
+    struct SimRace *race; /* sim_race.c; NULL unless MOJIT_SIMGPU_RACES is set */
 };
 
 typedef struct SimAsync { /* a TMA or bulk load on its way */
@@ -137,6 +158,7 @@ typedef struct SimLaunch {
     size_t shared_bytes;
     void **params;
     int arch; /* 80, 86, 89, 90, 100 */
+    bool overlap; /* may start before the launch before it has ended */
     const char *image_path;
     char *image_lo, *image_hi;
 } SimLaunch;
@@ -155,6 +177,7 @@ typedef struct SimRun {
     size_t static_bytes;
     uint32_t clock;
     unsigned cluster_arrived, cluster_generation, cluster_threads, cluster_exited;
+    bool scheduling; /* on the scheduler's own stack */
     int error;
 } SimRun;
 
@@ -173,12 +196,16 @@ void sim_wake(SimThread *t);
 char *sim_shared(SimCta *cta, unsigned address, size_t bytes, const char *what, SimSite at);
 void sim_shared_read(SimCta *cta, unsigned address, size_t bytes, bool async, const char *what, SimSite at);
 void sim_shared_mark(SimCta *cta, unsigned address, size_t bytes, int state);
+/* Fails where a copy is still in flight or an mbarrier lies: before anything but an ordinary store writes there. */
+void sim_shared_claim(SimCta *cta, unsigned address, size_t bytes, const char *what, SimSite at);
+/* Global memory of an overlapped launch may be touched after griddepcontrol.wait only. */
+void sim_grid_order(const char *what, SimSite at);
 unsigned sim_shared_to_address(SimCta *cta, const void *p);
 
 /* Lane payloads of a collective: calls `all` once, on the last thread's stack, with sim_run->current = that thread. */
 typedef void SimCollective(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSite at);
 enum { SIM_GATHER_SHFL = 1, SIM_GATHER_VOTE, SIM_GATHER_REDUCE, SIM_GATHER_LDMATRIX, SIM_GATHER_STMATRIX, SIM_GATHER_MMA,
-       SIM_GATHER_WGMMA, SIM_GATHER_WGMMA_WAIT, SIM_GATHER_WGMMA_FENCE, SIM_GATHER_SETMAXNREG };
+       SIM_GATHER_WGMMA, SIM_GATHER_WGMMA_WAIT, SIM_GATHER_WGMMA_FENCE, SIM_GATHER_WGMMA_COMMIT, SIM_GATHER_SETMAXNREG };
 void sim_collective(int kind, int arg, unsigned mask, SimCollective *all, const char *name, SimSite at);
 
 /* sim_async.c: called by the scheduler and at a thread's end */
@@ -187,6 +214,28 @@ void sim_thread_exit(SimThread *t);
 SimMbar *sim_mbar(SimCta *cta, unsigned address, const char *what, SimSite at);
 /* sim_matrix.c */
 void sim_wgmma_exit(SimThread *t);
+void sim_warpgroups_end(SimCta *cta); /* when all threads have left */
+
+/* sim_race.c: who may access shared memory after whom. Nothing happens unless MOJIT_SIMGPU_RACES is set. */
+void sim_race_start(void); /* of a cluster */
+void sim_race_bar_arrive(SimThread *t, unsigned id);
+void sim_race_bar_leave(SimThread *t, unsigned id);
+void sim_race_bar_clear(SimCta *cta, unsigned id);
+void sim_race_warp(SimThread *lanes, unsigned mask);
+void sim_race_cluster(SimThread *t, bool wait, bool complete);
+void sim_race_mbar_init(SimCta *cta, const SimMbar *m);
+void sim_race_mbar_arrive(SimThread *t, SimCta *cta, const SimMbar *m);
+void sim_race_mbar_complete(SimCta *cta, const SimMbar *m);
+void sim_race_mbar_wait(SimThread *t, const SimMbar *m);
+void sim_race_mbar_use(SimCta *cta, unsigned address, const char *what, SimSite at);
+void sim_race_access(SimCta *cta, unsigned address, size_t bytes, bool write, const char *what, SimSite at, void *pc);
+void sim_race_issue(SimCta *cta, unsigned address, size_t bytes, bool write, const char *what, SimSite at);
+void sim_race_waited(const SimThread *t, SimCta *cta, unsigned address, size_t bytes, bool write);
+void sim_race_operand(SimThread *lanes, unsigned address, size_t bytes, bool waited, SimSite at);
+void sim_race_warp_waited(SimThread *lanes);
+void sim_race_landed(SimCta *cta, const SimMbar *m, unsigned address, size_t bytes, SimSite at);
+SimSite sim_site_of(void *pc); /* of the image; its text holds until the next but one */
+size_t sim_shadow_index(unsigned address);
 
 /* sim_driver.c: device memory */
 bool sim_is_device_memory(const void *p);

@@ -24,6 +24,8 @@ void simgpu_cp_async(unsigned dst, const void *src, unsigned size, unsigned byte
         sim_fail(SIM_CU_MISALIGNED, at, "cp.async of %u bytes from %p to shared 0x%x: both must be aligned to the size", size, src, dst);
     if (bytes > size) sim_fail(SIM_CU_LAUNCH_FAILED, at, "cp.async: %u source bytes, more than the copy's %u", bytes, size);
     (void)sim_shared(t->cta, dst, size, "cp.async", at);
+    sim_shared_claim(t->cta, dst, size, "cp.async", at);
+    sim_grid_order("cp.async", at);
     if (bytes > 0 && (!sim_is_device_memory(src) || sim_check_global(src, bytes, why, sizeof why) != 0))
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "cp.async reads %u bytes at %p: %s", bytes, src,
                  sim_is_device_memory(src) ? why : "not global memory");
@@ -34,6 +36,7 @@ void simgpu_cp_async(unsigned dst, const void *src, unsigned size, unsigned byte
     SimCpAsync *c = &t->cp[t->n_cp++];
     *c = (SimCpAsync){.dst = dst, .size = size, .bytes = bytes, .group = t->cp_group};
     if (bytes > 0) memcpy(c->data, src, bytes);
+    sim_race_issue(t->cta, dst, size, true, "cp.async", at);
     sim_shared_mark(t->cta, dst, size, SIM_IN_FLIGHT);
 }
 
@@ -51,6 +54,7 @@ void simgpu_cp_async_wait(int n)
         }
         memcpy(sim_shared(t->cta, c->dst, c->size, "cp.async", nowhere), c->data, c->size);
         sim_shared_mark(t->cta, c->dst, c->size, SIM_WRITTEN);
+        sim_race_waited(t, t->cta, c->dst, c->size, true);
     }
     t->n_cp = kept;
 }
@@ -76,7 +80,14 @@ void simgpu_mbar_init(unsigned bar, unsigned count, SimSite at)
         if (cta->mbars[i].address == bar && cta->mbars[i].valid)
             sim_fail(SIM_CU_LAUNCH_FAILED, at, "mbarrier.init: shared 0x%x already holds an mbarrier (mbarrier.inval first)", bar);
     if (cta->n_mbars == SIM_MBARS) sim_fail(SIM_CU_LAUNCH_FAILED, at, "more than %d mbarriers in a block are not simulated", SIM_MBARS);
-    cta->mbars[cta->n_mbars++] = (SimMbar){.address = bar, .count = count, .pending = count, .valid = true};
+    sim_shared_claim(cta, bar, 8, "mbarrier.init", at);
+    cta->mbars[cta->n_mbars] = (SimMbar){.address = bar, .count = count, .pending = count, .valid = true, .observed = true};
+    SimMbar *m = &cta->mbars[cta->n_mbars++];
+    bool taken[SIM_MBARS] = {false};
+    for (int i = 0; i + 1 < cta->n_mbars; i++) taken[cta->mbars[i].slot] = true;
+    while (taken[m->slot]) m->slot++;
+    sim_race_mbar_init(cta, m);
+    sim_race_access(cta, bar, 8, true, "mbarrier.init", at, NULL);
     sim_shared_mark(cta, bar, 8, SIM_BARRIER);
 }
 
@@ -84,6 +95,10 @@ void simgpu_mbar_inval(unsigned bar, SimSite at)
 {
     SimCta *cta = sim_run->current->cta;
     SimMbar *m = sim_mbar(cta, bar, "mbarrier.inval", at);
+    for (int i = 0; i < sim_run->n_async; i++)
+        if (sim_run->async[i].bar == bar && (sim_run->async[i].mask >> cta->rank & 1u) != 0)
+            sim_fail(SIM_CU_LAUNCH_FAILED, at, "mbarrier.inval: a load that will signal the mbarrier at shared 0x%x is still in flight", bar);
+    sim_race_access(cta, bar, 8, true, "mbarrier.inval", at, NULL);
     *m = cta->mbars[--cta->n_mbars];
     sim_shared_mark(cta, bar, 8, SIM_UNINIT);
 }
@@ -93,10 +108,15 @@ static void finish_phase(SimCta *cta, SimMbar *m)
     if (m->pending != 0 || m->tx != 0) return;
     m->phase++;
     m->pending = m->count;
+    m->observed = false;
+    sim_race_mbar_complete(cta, m);
     sim_run->clock++;
     for (int i = 0; i < cta->n_threads; i++) {
         SimThread *t = &cta->threads[i];
-        if (t->wait == SIM_WAIT_MBAR && t->wait_id == m->address && (m->phase & 1u) != t->wait_parity) sim_wake(t);
+        if (t->wait == SIM_WAIT_MBAR && t->wait_id == m->address && (m->phase & 1u) != t->wait_parity) {
+            m->observed = true;
+            sim_wake(t);
+        }
     }
 }
 
@@ -109,12 +129,19 @@ void simgpu_mbar_arrive(unsigned bar, int rank, unsigned expect, int arrivals, S
     if (cta->live == 0) sim_fail(SIM_CU_LAUNCH_FAILED, at, "mbarrier.arrive in block %u, all of whose threads have left: end with a "
                                  "cluster barrier", cta->block);
     SimMbar *m = sim_mbar(cta, bar, "mbarrier.arrive", at);
+    sim_race_mbar_use(cta, bar, "mbarrier.arrive", at);
     m->tx += expect;
+    if (m->tx >= 1 << 20)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "the mbarrier at shared 0x%x expects %lld bytes; 2^20 - 1 is the most", bar, (long long)m->tx);
     if (arrivals > 0) {
+        if (!m->observed)
+            sim_fail(SIM_CU_LAUNCH_FAILED, at, "an arrival in phase %u of the mbarrier at shared 0x%x, while nobody has waited for phase %u: "
+                     "a wait must have seen each phase before the next one's first arrival", m->phase, bar, m->phase - 1);
         if (m->pending < (unsigned)arrivals)
             sim_fail(SIM_CU_LAUNCH_FAILED, at, "the mbarrier at shared 0x%x gets more than its %u arrivals in phase %u", bar, m->count,
                      m->phase);
         m->pending -= (unsigned)arrivals;
+        sim_race_mbar_arrive(r->current, cta, m);
     }
     finish_phase(cta, m);
 }
@@ -123,12 +150,18 @@ void simgpu_mbar_arrive(unsigned bar, int rank, unsigned expect, int arrivals, S
 int simgpu_mbar_try_wait(unsigned bar, unsigned parity, SimSite at)
 {
     SimThread *t = sim_run->current;
-    const SimMbar *m = sim_mbar(t->cta, bar, "mbarrier.try_wait", at);
+    SimMbar *m = sim_mbar(t->cta, bar, "mbarrier.try_wait", at);
+    sim_race_mbar_use(t->cta, bar, "mbarrier.try_wait", at);
     if (parity > 1) sim_fail(SIM_CU_LAUNCH_FAILED, at, "mbarrier.try_wait.parity: %u; must be 0 or 1", parity);
-    if ((m->phase & 1u) != parity) return 1; /* the phase that runs has the other parity: this one is complete */
+    if ((m->phase & 1u) != parity) { /* the phase that runs has the other parity: this one is complete */
+        m->observed = true;
+        sim_race_mbar_wait(t, m);
+        return 1;
+    }
     t->wait_id = bar;
     t->wait_parity = parity;
     sim_wait(SIM_WAIT_MBAR, at); /* comes back only when the phase completed; else the deadlock report names it */
+    sim_race_mbar_wait(t, sim_mbar(t->cta, bar, "mbarrier.try_wait", at));
     return 1;
 }
 
@@ -242,7 +275,10 @@ static void start_load(SimAsync *a, const char *what)
         if ((a->mask >> c & 1u) == 0) continue;
         if (cta->live == 0) sim_fail(SIM_CU_LAUNCH_FAILED, a->at, "%s into block %u, all of whose threads have left", what, cta->block);
         (void)sim_shared(cta, a->dst, a->bytes, what, a->at);
+        sim_shared_claim(cta, a->dst, a->bytes, what, a->at);
         (void)sim_mbar(cta, a->bar, what, a->at);
+        sim_race_mbar_use(cta, a->bar, what, a->at);
+        sim_race_issue(cta, a->dst, a->bytes, true, what, a->at);
         sim_shared_mark(cta, a->dst, a->bytes, SIM_IN_FLIGHT);
     }
 }
@@ -252,6 +288,7 @@ void simgpu_tma_load(unsigned dst, const void *map, unsigned bar, unsigned mask,
     SimRun *r = sim_run;
     const SimTensorMap *m = check_map(map, rank, dst, "TMA load", at);
     BoxRow row;
+    sim_grid_order("TMA load", at);
     if (mask >> r->launch->cluster != 0)
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "TMA multicast mask 0x%x in a cluster of %u", mask, r->launch->cluster);
     for (unsigned i = 0; next_row(m, coords, i, &row); i++) check_row(m, &row, "TMA load", at);
@@ -274,6 +311,7 @@ void simgpu_bulk_load(unsigned dst, const void *src, unsigned bytes, unsigned ba
         sim_fail(SIM_CU_MISALIGNED, at, "cp.async.bulk of %u bytes from %p to shared 0x%x: size and addresses must be multiples of 16",
                  bytes, src, dst);
     if (!sim_is_device_memory(src)) sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "cp.async.bulk reads %p, not global memory", src);
+    sim_grid_order("cp.async.bulk", at);
     if (sim_check_global(src, bytes, why, sizeof why) != 0)
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "cp.async.bulk reads %u bytes at %p: %s", bytes, src, why);
     SimAsync *a = new_async();
@@ -305,6 +343,7 @@ bool sim_async_step(void)
             SimMbar *m = &cta->mbars[i];
             if (m->address != a.bar || !m->valid) continue;
             m->tx -= a.bytes;
+            sim_race_landed(cta, m, a.dst, a.bytes, a.at);
             finish_phase(cta, m);
             break;
         }
@@ -314,14 +353,17 @@ bool sim_async_step(void)
 
 /* ---- stores ------------------------------------------------------------------------------------------------------------ */
 
-static SimBulkStore *new_store(SimThread *t, SimSite at)
+static SimBulkStore *new_store(SimThread *t, unsigned src, unsigned bytes, SimSite at)
 {
     if (t->n_bulk == t->cap_bulk) {
         t->cap_bulk = t->cap_bulk == 0 ? 8 : t->cap_bulk * 2;
         t->bulk = realloc(t->bulk, (size_t)t->cap_bulk * sizeof *t->bulk);
     }
     SimBulkStore *s = &t->bulk[t->n_bulk++];
-    *s = (SimBulkStore){.group = t->bulk_group, .at = at};
+    *s = (SimBulkStore){.group = t->bulk_group, .src = src, .bytes = bytes, .at = at};
+    s->as_issued = malloc(bytes);
+    memcpy(s->as_issued, sim_shared(t->cta, src, bytes, "a store", at), bytes);
+    sim_race_issue(t->cta, src, bytes, false, "a store", at);
     return s;
 }
 
@@ -331,15 +373,14 @@ void simgpu_tma_store(const void *map, unsigned src, int add, int rank, const in
     const SimTensorMap *m = check_map(map, rank, src, "TMA store", at);
     BoxRow row;
     const unsigned bytes = box_bytes(m);
+    sim_grid_order("TMA store", at);
     (void)sim_shared(t->cta, src, bytes, "TMA store", at);
     sim_shared_read(t->cta, src, bytes, true, "TMA store", at);
     for (unsigned i = 0; next_row(m, coords, i, &row); i++) check_row(m, &row, "TMA store", at);
     if (add && m->elem != 4) sim_fail(SIM_CU_LAUNCH_FAILED, at, "TMA reduction on elements of %d bytes; only f32 is simulated", m->elem);
-    SimBulkStore *s = new_store(t, at);
+    SimBulkStore *s = new_store(t, src, bytes, at);
     memcpy(s->map, map, sizeof s->map);
     memcpy(s->coords, coords, (size_t)rank * sizeof *coords);
-    s->src = src;
-    s->bytes = bytes;
     s->add = add;
     s->rank = rank;
 }
@@ -354,17 +395,22 @@ void simgpu_bulk_store(void *dst, unsigned src, unsigned bytes, SimSite at)
     if (!sim_is_device_memory(dst) || sim_check_global(dst, bytes, why, sizeof why) != 0)
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "cp.async.bulk writes %u bytes at %p: %s", bytes, dst,
                  sim_is_device_memory(dst) ? why : "not global memory");
+    sim_grid_order("cp.async.bulk", at);
     (void)sim_shared(t->cta, src, bytes, "cp.async.bulk", at);
     sim_shared_read(t->cta, src, bytes, true, "cp.async.bulk", at);
-    SimBulkStore *s = new_store(t, at);
+    SimBulkStore *s = new_store(t, src, bytes, at);
     s->dst = dst;
-    s->src = src;
-    s->bytes = bytes;
 }
 
-/* Reads shared memory as it is now: a kernel that overwrote it before waiting stores the wrong bytes. */
+/* As late as it may: at the wait. What it reads must be what was there when it was issued. */
 static void finish_store(SimThread *t, const SimBulkStore *s)
 {
+    const bool changed = memcmp(s->as_issued, sim_shared(t->cta, s->src, s->bytes, "a store", s->at), s->bytes) != 0;
+    free(s->as_issued);
+    sim_race_waited(t, t->cta, s->src, s->bytes, false);
+    if (changed)
+        sim_fail(SIM_CU_LAUNCH_FAILED, s->at, "the %u bytes at shared 0x%x changed between this store and the wait for it: overwrite them "
+                 "after cp.async.bulk.wait_group.read (mj_ptx_tma_wait_read) only", s->bytes, s->src);
     if (s->dst != NULL) {
         memcpy(s->dst, sim_shared(t->cta, s->src, s->bytes, "cp.async.bulk", s->at), s->bytes);
         return;

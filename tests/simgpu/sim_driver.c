@@ -72,6 +72,7 @@ typedef struct Node { /* of a graph: a launch, or a copy or memset when kernel i
     struct MjCuKernel_ *kernel;
     MjCuLaunchConfig config;
     MjCuLaunchAttribute attrs[4];
+    bool overlap;
     void *params[SIM_MAX_PARAMS];
     MjCuPtr dst, src; /* src: a copy */
     size_t bytes;
@@ -603,11 +604,11 @@ static int check_geometry(const MjCuLaunchConfig *c, const struct MjCuKernel_ *k
     return 0;
 }
 
-static int run_kernel(const MjCuLaunchConfig *c, struct MjCuKernel_ *k, unsigned cluster, void **params)
+static int run_kernel(const MjCuLaunchConfig *c, struct MjCuKernel_ *k, unsigned cluster, bool overlap, void **params)
 {
     Device *d = here();
     const SimLaunch l = {.kernel = k->info, .name = k->name, .grid = c->grid_x, .block = c->block_x, .cluster = cluster,
-                         .shared_bytes = c->shared_bytes, .params = params, .arch = arch, .image_path = k->library->path,
+                         .shared_bytes = c->shared_bytes, .params = params, .arch = arch, .overlap = overlap, .image_path = k->library->path,
                          .image_lo = k->library->lo, .image_hi = k->library->hi};
     if (++launches == lose_at) {
         d->error = 214;
@@ -632,17 +633,21 @@ static int sim_LaunchKernelEx(const MjCuLaunchConfig *c, MjCuKernel k, void **pa
     unsigned cluster = 1;
     LIVE();
     if (extra != NULL || c->stream == NULL) return 1;
-    for (unsigned i = 0; i < c->n_attrs; i++)
+    bool overlap = false;
+    for (unsigned i = 0; i < c->n_attrs; i++) {
         if (c->attrs[i].id == MJ_CU_LAUNCH_CLUSTER_DIMENSION) cluster = c->attrs[i].value.cluster.x;
+        if (c->attrs[i].id == MJ_CU_LAUNCH_PROGRAMMATIC_SERIALIZATION) overlap = c->attrs[i].value.programmatic != 0;
+    }
     const int rc = check_geometry(c, k, cluster);
     if (rc != 0) return rc;
     for (int i = 0; i < k->info->n_params; i++)
         if (params[i] == NULL) return 1;
-    if (c->stream->capture == NULL) return run_kernel(c, k, cluster, params);
+    if (c->stream->capture == NULL) return run_kernel(c, k, cluster, overlap, params);
     Node *n = record(c->stream);
     n->kernel = k;
     n->config = *c;
     n->config.n_attrs = cluster; /* all that a replay needs of the attributes */
+    n->overlap = overlap;
     for (int i = 0; i < k->info->n_params; i++) {
         n->params[i] = aligned_alloc(64, (k->info->param_bytes[i] + 63) / 64 * 64);
         memcpy(n->params[i], params[i], k->info->param_bytes[i]);
@@ -725,7 +730,7 @@ static int sim_GraphLaunch(MjCuGraphExec e, MjCuStream s)
                                        : sim_MemsetD8Async(n->dst, n->byte, n->bytes, s);
             if (rc != 0) return rc;
         } else {
-            (void)run_kernel(&n->config, n->kernel, n->config.n_attrs, n->params);
+            (void)run_kernel(&n->config, n->kernel, n->config.n_attrs, n->overlap, n->params);
         }
     }
     return 0;

@@ -3,7 +3,7 @@
  *
  * A thread runs until it waits; runnable threads wait in a ring. When nobody can run, one asynchronous copy is completed;
  * when there is none, the launch is deadlocked and the report says who waits where. So copies land as late as they may,
- * and a missing wait reads bytes that are still in flight. MOJIT_SIMGPU_ORDER=reverse starts threads last to first.
+ * and a missing wait reads bytes that are still in flight. MOJIT_SIMGPU_ORDER=reverse starts threads and clusters last to first.
  *
  * Sources: "CUDA C++ Programming Guide" (Synchronization Functions; Warp Shuffle, Vote and Reduce Functions) and the
  * PTX ISA's "Parallel Synchronization and Communication Instructions". */
@@ -74,7 +74,9 @@ static void resume(SimThread *t)
     swap_static(t->cta);
     r->current = t;
     simgpu_stack_lo = t->stack;
+    r->scheduling = false;
     simgpu_switch(&r->scheduler_sp, t->sp);
+    r->scheduling = true;
     r->current = NULL;
 }
 
@@ -139,16 +141,18 @@ _Noreturn void sim_fail(int result, SimSite at, const char *fmt, ...)
     vsnprintf(sim_report + n, sizeof sim_report - n, fmt, ap);
     va_end(ap);
     sim_run->error = result;
-    if (t == NULL) longjmp(scheduler_jump, 1); /* an asynchronous copy failed, on the scheduler's own stack */
+    if (sim_run->scheduling) longjmp(scheduler_jump, 1); /* an asynchronous copy, or what is looked at when all have left */
     void *unused;
     simgpu_switch(&unused, sim_run->scheduler_sp);
     abort();
 }
 
 /* file:line of a program counter in the image, asked of addr2line; only when an error is reported */
-static SimSite site_of(void *pc)
+SimSite sim_site_of(void *pc)
 {
-    static char file[512];
+    static char files[2][512];
+    static int turn;
+    char *file = files[turn ^= 1];
     char command[512], line[500];
     SimSite at = {NULL, 0};
     const SimLaunch *l = sim_run->launch;
@@ -162,7 +166,7 @@ static SimSite site_of(void *pc)
         *colon = '\0';
         if (strstr(line, "sim_cuda.h") != NULL || strstr(line, "sim_ptx.cuh") != NULL) continue;
         if (at.line == 0) {
-            snprintf(file, sizeof file, "%s", line);
+            snprintf(file, sizeof files[0], "%s", line);
             at.file = file;
             at.line = atoi(colon + 1);
         }
@@ -241,7 +245,7 @@ static const char *state_text(int state)
                                                                               : "belongs to an mbarrier";
 }
 
-static size_t shadow_index(unsigned address)
+size_t sim_shadow_index(unsigned address)
 {
     return address >= SIM_STATIC_BASE ? SIM_MAX_SHARED + (address - SIM_STATIC_BASE) : address - SIM_SHARED_BASE;
 }
@@ -261,7 +265,7 @@ char *sim_shared(SimCta *cta, unsigned address, size_t bytes, const char *what, 
 
 void sim_shared_read(SimCta *cta, unsigned address, size_t bytes, bool async, const char *what, SimSite at)
 {
-    const size_t first = shadow_index(address);
+    const size_t first = sim_shadow_index(address);
     const SimThread *t = sim_run->current;
     for (size_t i = first; i < first + bytes; i++) {
         const uint8_t s = cta->shadow[i];
@@ -281,7 +285,7 @@ void sim_shared_read(SimCta *cta, unsigned address, size_t bytes, bool async, co
 
 void sim_shared_mark(SimCta *cta, unsigned address, size_t bytes, int state)
 {
-    const size_t first = shadow_index(address);
+    const size_t first = sim_shadow_index(address);
     memset(cta->shadow + first, state, bytes);
     if (state != SIM_WRITTEN) return;
     for (size_t g = first / 4; g <= (first + bytes - 1) / 4; g++) {
@@ -289,6 +293,25 @@ void sim_shared_mark(SimCta *cta, unsigned address, size_t bytes, int state)
         cta->writer[g] = (uint16_t)sim_run->current->tid;
     }
 }
+
+void sim_shared_claim(SimCta *cta, unsigned address, size_t bytes, const char *what, SimSite at)
+{
+    const size_t first = sim_shadow_index(address);
+    for (size_t i = first; i < first + bytes; i++)
+        if (cta->shadow[i] == SIM_IN_FLIGHT || cta->shadow[i] == SIM_BARRIER)
+            sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s writes shared 0x%zx, which %s", what, (size_t)address + (i - first),
+                     state_text(cta->shadow[i]));
+}
+
+void sim_grid_order(const char *what, SimSite at)
+{
+    const SimRun *r = sim_run;
+    if (r->launch->overlap && !r->current->cta->grid_waited)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s touches global memory before griddepcontrol.wait (mj_ptx_grid_wait), though this launch may "
+                 "start before the one before it has ended", what);
+}
+
+void simgpu_grid_wait(void) { sim_run->current->cta->grid_waited = true; }
 
 unsigned sim_shared_to_address(SimCta *cta, const void *p)
 {
@@ -314,16 +337,20 @@ static void access_shared(SimCta *cta, unsigned address, size_t bytes, int write
     const size_t limit = address >= SIM_STATIC_BASE ? SIM_STATIC_BASE + r->static_bytes : SIM_SHARED_BASE + r->launch->shared_bytes;
     const char *verb = write ? "write" : "read";
     if (address + bytes > limit)
-        sim_fail(SIM_CU_ILLEGAL_ADDRESS, site_of(pc), "out-of-bounds %s of %zu bytes of shared memory at 0x%x: the block has %zu "
+        sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "out-of-bounds %s of %zu bytes of shared memory at 0x%x: the block has %zu "
                  "bytes, up to 0x%zx", verb, bytes, address, r->launch->shared_bytes, limit);
-    const size_t first = shadow_index(address);
+    const size_t first = sim_shadow_index(address);
     for (size_t i = first; i < first + bytes; i++) {
         const uint8_t s = cta->shadow[i];
         if (write ? s == SIM_IN_FLIGHT || s == SIM_BARRIER : s != SIM_WRITTEN && s != SIM_ASYNC_WRITTEN)
-            sim_fail(SIM_CU_LAUNCH_FAILED, site_of(pc), "%s of shared 0x%x, which %s", verb, address, state_text(s));
+            sim_fail(SIM_CU_LAUNCH_FAILED, sim_site_of(pc), "%s of shared 0x%x, which %s", verb, address, state_text(s));
     }
     if (write) sim_shared_mark(cta, address, bytes, SIM_WRITTEN);
+    sim_race_access(cta, address, bytes, write != 0, "this thread", (SimSite){NULL, 0}, pc);
 }
+
+void simgpu_atomic(int on) { sim_run->current->atomic = on != 0; }
+
 
 void simgpu_access(void *p, size_t bytes, int write, void *pc)
 {
@@ -335,19 +362,20 @@ void simgpu_access(void *p, size_t bytes, int write, void *pc)
     const char *verb = write ? "write" : "read";
     char why[256];
     if ((bytes == 2 || bytes == 4 || bytes == 8 || bytes == 16) && u % bytes != 0)
-        sim_fail(SIM_CU_MISALIGNED, site_of(pc), "misaligned %s of %zu bytes at %p", verb, bytes, p);
+        sim_fail(SIM_CU_MISALIGNED, sim_site_of(pc), "misaligned %s of %zu bytes at %p", verb, bytes, p);
     const char *c = p;
     if (c >= t->cta->dynamic && c < t->cta->dynamic + SIM_MAX_SHARED + 4096) {
         access_shared(t->cta, SIM_SHARED_BASE + (unsigned)(c - t->cta->dynamic), bytes, write, pc);
     } else if (c >= l->kernel->shared_start && c < l->kernel->shared_stop) {
         access_shared(t->cta, SIM_STATIC_BASE + (unsigned)(c - l->kernel->shared_start), bytes, write, pc);
     } else if (sim_is_device_memory(p)) {
+        if (l->overlap && !t->cta->grid_waited) sim_grid_order(verb, sim_site_of(pc));
         if (sim_check_global(p, bytes, why, sizeof why) != 0)
-            sim_fail(SIM_CU_ILLEGAL_ADDRESS, site_of(pc), "out-of-bounds %s of %zu bytes of global memory at %p: %s", verb, bytes,
+            sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "out-of-bounds %s of %zu bytes of global memory at %p: %s", verb, bytes,
                      p, why);
     } else if (!(c >= l->image_lo && c < l->image_hi)) {
         const bool stack = c >= stacks && c < stacks + SIM_STACK_BYTES * SIM_MAX_THREADS;
-        sim_fail(SIM_CU_ILLEGAL_ADDRESS, site_of(pc), "%s of %zu bytes at %p, which is %s", verb, bytes, p,
+        sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "%s of %zu bytes at %p, which is %s", verb, bytes, p,
                  stack ? "another thread's local memory" : "no memory of this device (a host pointer, or wild)");
     }
 }
@@ -370,11 +398,14 @@ static void release_bar(SimCta *cta, unsigned id)
         SimThread *t = &cta->threads[i];
         if (t->wait == SIM_WAIT_BAR && t->wait_id == id) {
             t->result = (uint64_t)(unsigned)b->value;
+            sim_race_bar_leave(t, id);
             sim_wake(t);
         }
     }
     b->arrived = 0;
     b->threads = 0;
+    b->turn++;
+    sim_race_bar_clear(cta, id);
     sim_run->clock++;
 }
 
@@ -386,6 +417,9 @@ int simgpu_syncthreads_count(int predicate, int op, SimSite at)
     SimThread *t = sim_run->current;
     SimCta *cta = t->cta;
     SimBar *b = &cta->bars[0];
+    if (b->arrived > 0 && b->threads != 0)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "__syncthreads is barrier 0, at which %u threads wait with a count of %u since %s:%d", b->arrived,
+                 b->threads, base_name(b->at.file), b->at.line);
     if (b->arrived > 0 && !same_site(b->at, at))
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier divergence: this thread is at __syncthreads here, while %u threads of its block "
                  "wait at %s:%d", b->arrived, base_name(b->at.file), b->at.line);
@@ -393,9 +427,11 @@ int simgpu_syncthreads_count(int predicate, int op, SimSite at)
         b->at = at;
         b->value = op == 1;
     }
+    sim_race_bar_arrive(t, 0);
     b->value = op == 0 ? b->value + (predicate != 0) : op == 1 ? b->value && predicate : b->value || predicate;
     if ((int)b->arrived == cta->live) {
         const int value = b->value;
+        sim_race_bar_leave(t, 0);
         release_bar(cta, 0);
         return value;
     }
@@ -417,9 +453,15 @@ void simgpu_bar(unsigned id, unsigned threads, int wait, SimSite at)
     if (b->arrived > 0 && b->threads != threads)
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier %u: this thread expects %u threads, an earlier one at %s:%d expects %u", id,
                  threads, base_name(b->at.file), b->at.line, b->threads);
+    if (t->bar_turn[id] == b->turn + 1)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier %u: this thread has arrived already, and %u of %u threads are missing: a second arrival "
+                 "counts for another thread", id, threads - b->arrived, threads);
+    t->bar_turn[id] = b->turn + 1;
     b->threads = threads;
     b->at = at;
+    sim_race_bar_arrive(t, id);
     if (++b->arrived == threads) {
+        if (wait) sim_race_bar_leave(t, id);
         release_bar(t->cta, id);
         return;
     }
@@ -436,6 +478,7 @@ void simgpu_cluster_barrier(int wait, SimSite at)
         if (t->cluster_arrived) sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier.cluster.arrive twice without a wait between");
         t->cluster_arrived = true;
         t->cluster_phase = r->cluster_generation;
+        sim_race_cluster(t, false, r->cluster_arrived + 1 == r->cluster_threads);
         if (++r->cluster_arrived < r->cluster_threads) return;
         r->cluster_arrived = 0;
         r->cluster_generation++;
@@ -447,6 +490,7 @@ void simgpu_cluster_barrier(int wait, SimSite at)
     }
     if (!t->cluster_arrived) sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier.cluster.wait without an arrive before it");
     if (t->cluster_phase == r->cluster_generation) sim_wait(SIM_WAIT_CLUSTER, at);
+    sim_race_cluster(t, true, false);
     t->cluster_arrived = false;
 }
 
@@ -509,9 +553,7 @@ static void shuffle_all(SimWarp *w, SimThread *lanes, unsigned mask, int kind, S
                    : kind == SIM_SHFL_UP   ? i - arg
                    : kind == SIM_SHFL_DOWN ? i + arg
                                            : i ^ arg;
-        if (from < base || (kind != SIM_SHFL_XOR && from >= base + width) || from > 31 ||
-            (kind == SIM_SHFL_XOR && from >= base + width))
-            from = i;
+        if ((kind == SIM_SHFL_UP && from < base) || from >= base + width) from = i; /* xor may reach an earlier segment */
         if ((mask >> from & 1u) == 0)
             sim_fail(SIM_CU_LAUNCH_FAILED, at, "a shuffle of lane %d reads lane %d, which is not in the mask 0x%08x", i, from, mask);
         t->result = lanes[from].value;
@@ -521,8 +563,10 @@ static void shuffle_all(SimWarp *w, SimThread *lanes, unsigned mask, int kind, S
 uint64_t simgpu_shuffle(int kind, unsigned mask, uint64_t value, int lane, int width, SimSite at)
 {
     SimThread *t = sim_run->current;
+    if (width < 1 || width > 32 || (width & (width - 1)) != 0)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "a shuffle of width %d: must be a power of two up to 32", width);
     t->value = value;
-    t->wait_id = (unsigned)lane;
+    t->wait_id = (unsigned)lane & 31u; /* the manual's bval: 5 bits */
     t->wait_parity = (unsigned)width;
     sim_collective(SIM_GATHER_SHFL, kind, mask, shuffle_all, "a shuffle", at);
     return t->result;
@@ -533,6 +577,7 @@ static void vote_all(SimWarp *w, SimThread *lanes, unsigned mask, int kind, SimS
     (void)w;
     (void)at;
     unsigned ballot = 0;
+    if (kind == SIM_VOTE_SYNC) sim_race_warp(lanes, mask);
     for (int i = 0; i < 32; i++)
         if ((mask >> i & 1u) != 0 && lanes[i].value != 0) ballot |= 1u << i;
     for (int i = 0; i < 32; i++) {
@@ -635,12 +680,14 @@ static int schedule(int n_threads)
         if (t->wait == SIM_EXITED) {
             left--;
             if (note_exit(t) != 0) return r->error;
+            if (t->cta->live == 0) sim_warpgroups_end(t->cta);
         }
     }
-    while (sim_async_step()) {
-        if (r->error != 0) return r->error;
-        snprintf(sim_report, sizeof sim_report, "simulated GPU: %s: the block ended with an asynchronous load in flight: its "
-                 "mbarrier was never waited for", r->launch->name);
+    if (r->n_async > 0) {
+        const SimAsync in_flight = r->async[0];
+        begin_report(&in_flight.cta->threads[0], in_flight.at);
+        append_report("the block ended with this load in flight: its mbarrier was never waited for");
+        r->error = SIM_CU_LAUNCH_FAILED;
         return SIM_CU_LAUNCH_FAILED;
     }
     return 0;
@@ -655,6 +702,7 @@ static void start_cta(SimCta *cta, unsigned block, unsigned rank, SimThread *thr
     cta->n_threads = cta->live = (int)l->block;
     cta->n_warps = (cta->n_threads + 31) / 32;
     cta->n_mbars = 0;
+    cta->grid_waited = false;
     memset(cta->bars, 0, sizeof cta->bars);
     memset(cta->warps, 0, (size_t)cta->n_warps * sizeof *cta->warps);
     memset(cta->shadow, SIM_UNINIT, l->shared_bytes);
@@ -694,6 +742,7 @@ static int run_cluster(unsigned first_block, SimThread *threads, bool reverse)
     for (unsigned c = 0; c < l->cluster; c++)
         start_cta(&r->ctas[c], first_block + c, c, threads + (size_t)c * l->block,
                   stacks + (size_t)c * l->block * SIM_STACK_BYTES);
+    sim_race_start();
     const int n = (int)(l->cluster * l->block);
     for (int i = 0; i < n; i++) sim_wake(&threads[reverse ? n - 1 - i : i]);
     return schedule(n);
@@ -719,10 +768,12 @@ int sim_execute(const SimLaunch *l)
     run.launch = l;
     run.error = 0;
     run.current = NULL;
+    run.scheduling = true;
     run.static_bytes = (size_t)(l->kernel->shared_stop - l->kernel->shared_start);
     sim_run = &run;
+    const bool reverse = order != NULL && strcmp(order, "reverse") == 0;
     for (unsigned b = 0; b < l->grid && rc == 0; b += l->cluster)
-        rc = run_cluster(b, threads, order != NULL && strcmp(order, "reverse") == 0);
+        rc = run_cluster(reverse ? l->grid - l->cluster - b : b, threads, reverse);
     sim_run = NULL;
     return rc;
 }

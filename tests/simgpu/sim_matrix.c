@@ -106,6 +106,7 @@ static float dot(float acc, const double *a, const double *b, int k, bool fp8)
 static void move_matrices(SimThread *lanes, int arg, bool store, SimSite at)
 {
     const int count = arg & 15, trans = arg >> 4;
+    SimThread *const last = sim_run->current;
     const char *name = store ? "stmatrix" : "ldmatrix";
     for (int i = 0; i < count; i++) {
         uint16_t m[8][8] = {{0}};
@@ -114,7 +115,11 @@ static void move_matrices(SimThread *lanes, int arg, bool store, SimSite at)
             const unsigned a = (unsigned)lanes[8 * i + r].value;
             if (a % 16 != 0) sim_fail(SIM_CU_MISALIGNED, at, "%s: the row address 0x%x of lane %d is not 16-byte aligned", name, a, 8 * i + r);
             rows[r] = sim_shared(lanes[0].cta, a, 16, name, at);
+            sim_run->current = &lanes[8 * i + r];
+            sim_race_access(lanes[0].cta, a, 16, store, name, at, NULL);
+            sim_run->current = last;
             if (store) {
+                sim_shared_claim(lanes[0].cta, a, 16, name, at);
                 sim_shared_mark(lanes[0].cta, a, 16, SIM_WRITTEN);
             } else {
                 sim_shared_read(lanes[0].cta, a, 16, false, name, at);
@@ -212,8 +217,23 @@ static Descriptor read_descriptor(uint64_t d, SimSite at)
 {
     const Descriptor r = {(unsigned)(d & 0x3fff) << 4, (unsigned)(d >> 16 & 0x3fff) << 4, (unsigned)(d >> 32 & 0x3fff) << 4,
                           (int)(d >> 62)};
+    static const unsigned span[4] = {16, 128, 64, 32};
     if ((d >> 49 & 7) != 0) sim_fail(SIM_CU_LAUNCH_FAILED, at, "wgmma: a descriptor with a base offset is not simulated");
+    if (r.swizzle != 0 && r.start % (8 * span[r.swizzle]) >= span[r.swizzle])
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "wgmma: an operand at shared 0x%x with a base offset of 0: its rows repeat every %u bytes, and a tile "
+                 "must begin where they do", r.start, 8 * span[r.swizzle]);
     return r;
+}
+
+/* matrix-descriptor-encode drops the last 4 bits of each field, so a misaligned tile would be read from somewhere else. */
+uint64_t simgpu_wgmma_desc(unsigned address, unsigned leading, unsigned stride, unsigned swizzle, SimSite at)
+{
+    if (address % 16 != 0 || leading % 16 != 0 || stride % 16 != 0)
+        sim_fail(SIM_CU_MISALIGNED, at, "wgmma: a descriptor of shared 0x%x with offsets %u and %u: all must be multiples of 16", address,
+                 leading, stride);
+    if (swizzle > 3) sim_fail(SIM_CU_LAUNCH_FAILED, at, "wgmma: swizzling mode %u; there are 0 to 3", swizzle);
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)((leading & 0x3ffff) >> 4) << 16 |
+           (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)swizzle << 62;
 }
 
 /* Shared address of 2 or 1 bytes of element (mn, k); `size` bytes an element. "Shared Memory Matrix Layout": canonical
@@ -253,6 +273,72 @@ static double *load_operand(SimCta *cta, uint64_t desc, int rows, int first_row,
     return v;
 }
 
+/* For sim_race.c: a warp reads both operands from the issue of a wgmma to the wait for it. */
+static void race_operand(SimThread *t, uint64_t desc, int rows, int first_row, int type, int mn_major, bool waited, SimSite at)
+{
+    const Descriptor d = read_descriptor(desc, at);
+    const int size = type == SIM_BF16 ? 2 : 1, k = 32 / size, per = 16 / size; /* elements of 16 bytes, which lie together */
+    for (int i = 0; i < (mn_major ? k : rows); i++)
+        for (int j = 0; j < (mn_major ? rows : k); j += per) {
+            const unsigned a = operand_address(&d, first_row + (mn_major ? j : i), mn_major ? i : j, size, mn_major);
+            (void)sim_shared(t->cta, a, 16, "wgmma", at);
+            sim_race_operand(t, a, 16, waited, at);
+        }
+}
+
+static void race_wgmma(SimThread *lanes, const SimWgmma *g, bool waited)
+{
+    SimThread *const last = sim_run->current;
+    if (lanes[0].cta->race == NULL) return;
+    sim_run->current = &lanes[0];
+    if (!g->a_in_regs) race_operand(lanes, g->a_desc, 16, lanes[0].warp % 4 * 16, g->a_type, g->trans_a, waited, g->at);
+    race_operand(lanes, g->b_desc, g->n, 0, g->b_type, g->trans_b, waited, g->at);
+    sim_run->current = last;
+}
+
+/* ---- what ptxas made of register operands --------------------------------------------------------------------------- */
+
+/* ptxas 13.0 gave the registers of A's fragments to other operands when a loop did not change them, and did not load them again:
+ * the PTX was right, the second round read something else (attention's dq at head size 64 on an H100). So a fragment that comes
+ * back unchanged to the wgmma that has had it, with a wait between, is an error. One of a few different values (a tile of zeros, a
+ * unit matrix) comes back by itself, and is let pass. */
+static uint64_t fragment_hash(const uint32_t (*a)[4])
+{
+    uint64_t h = 1469598103934665603u;
+    uint16_t seen[8];
+    int kinds = 0;
+    for (int t = 0; t < 32; t++)
+        for (int j = 0; j < 4; j++) {
+            for (int half = 0; half < 2 && kinds < 8; half++) {
+                const uint16_t v = (uint16_t)(a[t][j] >> (16 * half));
+                int k = 0;
+                while (k < kinds && seen[k] != v) k++;
+                if (k == kinds) seen[kinds++] = v;
+            }
+            h = (h ^ a[t][j]) * 1099511628211u;
+            h ^= h >> 29;
+        }
+    return kinds < 8 ? 0 : h;
+}
+
+static void remember_fragment(SimWarp *w, const SimWgmma *g)
+{
+    const uint64_t h = fragment_hash(g->a_regs);
+    if (h == 0) return;
+    w->fragments[w->n_fragments % SIM_FRAGMENTS].hash = h;
+    w->fragments[w->n_fragments++ % SIM_FRAGMENTS].at = g->at;
+}
+
+static void check_fragment(const SimWarp *w, const SimWgmma *g)
+{
+    const uint64_t h = fragment_hash(g->a_regs);
+    for (unsigned i = 0; i < SIM_FRAGMENTS && i < w->n_fragments && h != 0; i++)
+        if (w->fragments[i].hash == h && w->fragments[i].at.line == g->at.line && strcmp(w->fragments[i].at.file, g->at.file) == 0)
+            sim_fail(SIM_CU_LAUNCH_FAILED, g->at, "wgmma takes A from registers that hold what they held at this wgmma before its last wait: "
+                     "ptxas 13.0 gives registers that a loop does not change to other operands and does not load them again, so the sums "
+                     "are wrong on a card. Keep A in shared memory, or make its fragments anew for each product");
+}
+
 /* The 16 rows of one warp: accumulator 4j + 2i + e of lane t is row t / 4 + 8i, column 8j + 2 (t % 4) + e. */
 static void run_wgmma(SimWarp *w, SimThread *lanes, const SimWgmma *g)
 {
@@ -279,21 +365,57 @@ static void run_wgmma(SimWarp *w, SimThread *lanes, const SimWgmma *g)
                 *d = dot(g->accumulate ? *d : 0.0f, &a[(t / 4 + 8 * (i >> 1)) * k], &b[(8 * j + 2 * (t % 4) + (i & 1)) * k], k,
                          g->a_type != SIM_BF16);
             }
+    if (g->a_in_regs) remember_fragment(w, g);
+    race_wgmma(lanes, g, true);
     if (--acc->uses > 0) return;
-    for (int t = 0; t < 32; t++) memcpy(acc->lane[t], acc->value + t * (acc->n / 2), (size_t)acc->n / 2 * sizeof(float));
-    free(acc->value);
-    acc->value = NULL;
+    for (int t = 0; t < 32; t++) {
+        for (int i = 0; i < acc->n / 2; i++)
+            if (!isnan(acc->lane[t][i])) {
+                sim_run->current = &lanes[t];
+                sim_fail(SIM_CU_LAUNCH_FAILED, g->at, "this thread wrote accumulator %d of a wgmma before the wgmma.wait_group for it "
+                         "(mj_ptx_wgmma_wait): the sum that lands there overwrites it", i);
+            }
+        memcpy(acc->lane[t], acc->value + t * (acc->n / 2), (size_t)acc->n / 2 * sizeof(float));
+    }
 }
 
-/* The accumulator as the kernel holds it: taken over while wgmmas are in flight, and poisoned with NaN where it was. */
-static int take_accumulator(SimWarp *w, SimThread *lanes, int n, SimSite at)
+static void forget_accumulators(SimWarp *w)
+{
+    for (int i = 0; i < SIM_ACCS; i++)
+        if (w->acc[i].value != NULL && w->acc[i].uses == 0) {
+            free(w->acc[i].value);
+            w->acc[i].value = NULL;
+        }
+}
+
+/* The accumulator as the kernel holds it: taken over while wgmmas are in flight, and poisoned with NaN where it was. One that
+ * was waited for and then written needs a wgmma.fence before the next wgmma on it. */
+static int take_accumulator(SimWarp *w, SimThread *lanes, int n, bool accumulate, SimSite at)
 {
     int found = -1;
-    for (int i = 0; i < 8; i++) {
-        if (w->acc[i].value != NULL && w->acc[i].lane[0] == (float *)lanes[0].out) return i;
-        if (w->acc[i].value == NULL && found < 0) found = i;
+    for (int i = 0; i < SIM_ACCS; i++) {
+        SimAcc *acc = &w->acc[i];
+        if (acc->value != NULL && acc->lane[0] == (float *)lanes[0].out) {
+            if (acc->uses > 0 && acc->n != n)
+                sim_fail(SIM_CU_LAUNCH_FAILED, at, "wgmma of N = %d on an accumulator that one of N = %d still adds to: only wgmmas of the "
+                         "same shape may follow each other without a wait", n, acc->n);
+            if (acc->uses > 0) return i;
+            for (int t = 0; t < 32 && accumulate && acc->n == n; t++)
+                if (memcmp(acc->value + t * (n / 2), acc->lane[t], (size_t)n / 2 * sizeof(float)) != 0) {
+                    sim_run->current = &lanes[t];
+                    sim_fail(SIM_CU_LAUNCH_FAILED, at, "wgmma adds to an accumulator that this thread wrote since the last wgmma.fence "
+                             "(mj_ptx_wgmma_fence)");
+                }
+            free(acc->value);
+            acc->value = NULL;
+        }
+        if (acc->value == NULL && found < 0) found = i;
     }
-    if (found < 0) sim_fail(SIM_CU_LAUNCH_FAILED, at, "more than 8 accumulators in flight in a warp are not simulated");
+    if (found < 0) {
+        forget_accumulators(w);
+        for (int i = 0; i < SIM_ACCS && found < 0; i++) found = w->acc[i].value == NULL ? i : -1;
+    }
+    if (found < 0) sim_fail(SIM_CU_LAUNCH_FAILED, at, "more than %d accumulators in flight in a warp are not simulated", SIM_ACCS);
     SimAcc *acc = &w->acc[found];
     acc->n = n;
     acc->uses = 0;
@@ -312,6 +434,22 @@ typedef struct WgmmaCall {
     int n, a_type, b_type, trans_a, trans_b, accumulate;
 } WgmmaCall;
 
+/* ".aligned": the four warps of a warpgroup issue the same wgmmas, with the same descriptors. The warp that comes later looks. */
+static void check_warpgroup(SimWarp *w, const SimCta *cta, int warp, const WgmmaCall *c, SimSite at)
+{
+    const unsigned turn = w->issued++, place = turn % SIM_TRAIL;
+    w->trail[place].a_desc = c->a_desc;
+    w->trail[place].b_desc = c->b_desc;
+    w->trail[place].at = at;
+    for (int i = warp / 4 * 4; i < warp / 4 * 4 + 4; i++) {
+        const SimWarp *o = &cta->warps[i];
+        if (o == w || o->issued <= turn || o->issued - turn > SIM_TRAIL) continue;
+        if (o->trail[place].a_desc != c->a_desc || o->trail[place].b_desc != c->b_desc || o->trail[place].at.line != at.line)
+            sim_fail(SIM_CU_LAUNCH_FAILED, at, "wgmma: warps %d and %d of a warpgroup disagree about a descriptor of their wgmma number %u, or "
+                     "about which it is (line %d)", i, warp, turn, o->trail[place].at.line);
+    }
+}
+
 static void wgmma_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSite at)
 {
     (void)mask;
@@ -327,12 +465,15 @@ static void wgmma_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimS
         w->cap_wgmma = w->cap_wgmma == 0 ? 32 : 2 * w->cap_wgmma;
         w->wgmma = realloc(w->wgmma, (size_t)w->cap_wgmma * sizeof *w->wgmma);
     }
-    const int acc = take_accumulator(w, lanes, c->n, at);
+    check_warpgroup(w, lanes[0].cta, lanes[0].warp, c, at);
+    const int acc = take_accumulator(w, lanes, c->n, c->accumulate, at);
     SimWgmma *g = &w->wgmma[w->n_wgmma++];
     *g = (SimWgmma){.n = c->n, .a_type = c->a_type, .b_type = c->b_type, .trans_a = c->trans_a, .trans_b = c->trans_b,
                     .accumulate = c->accumulate, .group = w->wgmma_group, .acc = acc, .a_in_regs = c->a_regs != NULL,
                     .a_desc = c->a_desc, .b_desc = c->b_desc, .at = at};
     for (int t = 0; t < 32 && c->a_regs != NULL; t++) memcpy(g->a_regs[t], ((const WgmmaCall *)lanes[t].in0)->a_regs, 16);
+    if (g->a_in_regs) check_fragment(w, g);
+    race_wgmma(lanes, g, false);
     w->acc[acc].uses++;
 }
 
@@ -356,15 +497,19 @@ static void fence_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimS
     (void)arg;
     (void)at;
     w->wgmma_fenced = true;
+    forget_accumulators(w);
 }
 void simgpu_wgmma_fence(SimSite at) { sim_collective(SIM_GATHER_WGMMA_FENCE, 0, 0xffffffffu, fence_all, "wgmma.fence", at); }
 
-/* The first lane to come commits for the warp; the others find it done. */
-void simgpu_wgmma_commit(void)
+static void commit_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSite at)
 {
-    SimThread *t = sim_run->current;
-    if (t->lane == 0) t->cta->warps[t->warp].wgmma_group++;
+    (void)lanes;
+    (void)mask;
+    (void)arg;
+    (void)at;
+    w->wgmma_group++;
 }
+void simgpu_wgmma_commit(SimSite at) { sim_collective(SIM_GATHER_WGMMA_COMMIT, 0, 0xffffffffu, commit_all, "wgmma.commit_group", at); }
 
 static void wait_all(SimWarp *w, SimThread *lanes, unsigned mask, int n, SimSite at)
 {
@@ -378,6 +523,7 @@ static void wait_all(SimWarp *w, SimThread *lanes, unsigned mask, int n, SimSite
             run_wgmma(w, lanes, &w->wgmma[i]);
     }
     w->n_wgmma = kept;
+    sim_race_warp_waited(lanes);
     if (kept == 0) w->wgmma_fenced = false;
 }
 void simgpu_wgmma_wait(int n, SimSite at) { sim_collective(SIM_GATHER_WGMMA_WAIT, n, 0xffffffffu, wait_all, "wgmma.wait_group", at); }
@@ -385,21 +531,49 @@ void simgpu_wgmma_wait(int n, SimSite at) { sim_collective(SIM_GATHER_WGMMA_WAIT
 void sim_wgmma_exit(SimThread *t)
 {
     SimWarp *w = &t->cta->warps[t->warp];
-    if (w->n_wgmma > 0) sim_fail(SIM_CU_LAUNCH_FAILED, w->wgmma[0].at, "the thread leaves with a wgmma in flight: no wgmma.wait_group");
+    if (w->n_wgmma > 0)
+        sim_fail(SIM_CU_LAUNCH_FAILED, w->wgmma[0].at, "the thread leaves with a wgmma in flight: no wgmma.%s",
+                 w->wgmma[0].group == w->wgmma_group ? "commit_group (mj_ptx_wgmma_commit)" : "wait_group (mj_ptx_wgmma_wait)");
     free(w->wgmma); /* every lane comes here; the first frees */
     w->wgmma = NULL;
     w->cap_wgmma = 0;
+    forget_accumulators(w);
+}
+
+/* What a warpgroup must do together, once all of it has left. */
+void sim_warpgroups_end(SimCta *cta)
+{
+    for (int i = 0; i < cta->n_warps; i++) {
+        const int first = i / 4 * 4;
+        const SimWarp *w = &cta->warps[i], *f = &cta->warps[first];
+        sim_run->current = &cta->threads[32 * i];
+        if (w->issued != f->issued) {
+            const SimWarp *more = w->issued > f->issued ? w : f;
+            sim_fail(SIM_CU_LAUNCH_FAILED, more->trail[(more->issued - 1) % SIM_TRAIL].at, "warp %d issued %u wgmmas and warp %d of the same "
+                     "warpgroup %u: all four must issue each", first, f->issued, i, w->issued);
+        }
+        if (w->registers != f->registers)
+            sim_fail(SIM_CU_LAUNCH_FAILED, (SimSite){NULL, 0}, "warp %d ended with setmaxnreg %d and warp %d of the same warpgroup with %d "
+                     "(0: never): all four must execute each", first, f->registers, i, w->registers);
+    }
+    sim_run->current = NULL;
 }
 
 /* ---- setmaxnreg --------------------------------------------------------------------------------------------------------- */
 
+/* arg: the count, negative to decrease */
 static void setmaxnreg_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSite at)
 {
     (void)mask;
     const SimCta *cta = lanes[0].cta;
     const int launched = 65536 / cta->n_threads / 8 * 8; /* what __launch_bounds__ alone gives the compiler, at most */
+    const int had = w->registers != 0 ? w->registers : launched, count = arg < 0 ? -arg : arg;
     int total = 0;
-    w->registers = arg;
+    if (arg < 0 && count > had)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "setmaxnreg.dec %d: the warp has at most %d registers a thread", count, had);
+    if (arg > 0 && w->registers > count)
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "setmaxnreg.inc %d: the warp has %d registers a thread", count, w->registers);
+    w->registers = count;
     for (int i = 0; i < cta->n_warps; i++) {
         if (cta->warps[i].registers == 0) return; /* not all have spoken */
         total += 32 * cta->warps[i].registers;
@@ -413,5 +587,5 @@ void simgpu_setmaxnreg(int registers, int increase, SimSite at)
 {
     if (registers < 24 || registers > 256 || registers % 8 != 0)
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "setmaxnreg.%s %d: must be a multiple of 8 from 24 to 256", increase ? "inc" : "dec", registers);
-    sim_collective(SIM_GATHER_SETMAXNREG, registers, 0xffffffffu, setmaxnreg_all, "setmaxnreg", at);
+    sim_collective(SIM_GATHER_SETMAXNREG, increase ? registers : -registers, 0xffffffffu, setmaxnreg_all, "setmaxnreg", at);
 }

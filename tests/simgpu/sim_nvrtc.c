@@ -2,7 +2,7 @@
  * loads. Owns the few rewritings that C++ lacks words for (kernels, shared memory); the rest is include/sim_cuda.h.
  *
  * Two passes: g++ -E, then, on the preprocessed text: `__global__` loses its meaning but names an entry point,
- * `__launch_bounds__` is noted, `__shared__ T x[n]` moves to a section of its own, `extern __shared__ T x[]` becomes the
+ * `__launch_bounds__` is noted, `__shared__ T x[n]` moves to a section of its own, behind a reference, `extern __shared__ T x[]` becomes the
  * block's dynamic memory. Then g++ -O1 with kernel-address instrumentation, which calls a check before every access. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -218,6 +218,45 @@ static const char *take_dynamic(const char *p, Dynamic *dynamics, int *n)
     return p;
 }
 
+/* `__shared__ T a[n], b;` from behind the first word: the variables get other names, and a and b become references through
+ * pointers that the compiler can't look behind. It leaves out the check of an access that it knows to be inside a variable. */
+static const char *take_static(const char *p, Text *out)
+{
+    char names[16][64];
+    const char *name = NULL;
+    size_t len = 0;
+    int n = 0, depth = 0;
+    puts_text(out, "static __attribute__((section(\"simgpu_shared\"))) ");
+    while (*p != '\0') {
+        if (isalpha((unsigned char)*p) || *p == '_') {
+            const char *start = p;
+            while (isalnum((unsigned char)*p) || *p == '_') p++;
+            put(out, start, (size_t)(p - start));
+            const char *next = skip_space(p);
+            if (depth == 0 && name == NULL && (*next == '[' || *next == ',' || *next == ';' || *next == '=')) {
+                name = start;
+                len = (size_t)(p - start);
+                puts_text(out, "_simgpu");
+            }
+            continue;
+        }
+        depth += *p == '(' || *p == '[' || *p == '{';
+        depth -= *p == ')' || *p == ']' || *p == '}';
+        if (depth == 0 && (*p == ',' || *p == ';')) {
+            if (name != NULL && n < 16) snprintf(names[n++], sizeof names[0], "%.*s", (int)len, name);
+            name = NULL;
+            if (*p == ';') break;
+        }
+        put(out, p++, 1);
+    }
+    puts_text(out, ";");
+    for (int i = 0; i < n; i++) {
+        const char *const words[] = {" auto &", names[i], " = *sim_hide(&", names[i], "_simgpu);"};
+        for (int k = 0; k < 5; k++) puts_text(out, words[k]);
+    }
+    return *p == ';' ? p + 1 : p;
+}
+
 static void rewrite(const char *text, Text *out, Kernel *kernels, int *n_kernels)
 {
     Dynamic dynamics[16];
@@ -247,8 +286,7 @@ static void rewrite(const char *text, Text *out, Kernel *kernels, int *n_kernels
             }
         }
         if (word_at(text, p, "__shared__")) {
-            puts_text(out, "static __attribute__((section(\"simgpu_shared\"))) ");
-            p += 10;
+            p = take_static(p + 10, out);
             continue;
         }
         const char *start = p;
@@ -366,11 +404,23 @@ static void remove_folder(const char *dir)
 
 /* ---- the API ---------------------------------------------------------------------------------------------------------- */
 
+/* The minor version is no real one, so keys of simulated images never meet those of real ones; it changes with the headers that
+ * images are built from. */
 API int nvrtcVersion(int *major, int *minor);
 API int nvrtcVersion(int *major, int *minor)
 {
+    static const char *const headers[] = {"sim_abi.h", "sim_cuda.h", "sim_ptx.cuh"};
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", SIMGPU_INCLUDE, headers[i]);
+        size_t n = 0;
+        char *text = read_all(path, &n);
+        for (size_t k = 0; text != NULL && k < n; k++) h = (h ^ (unsigned char)text[k]) * 16777619u;
+        free(text);
+    }
     *major = 13;
-    *minor = 990; /* no real one: keys of simulated images never meet those of real ones */
+    *minor = 990000 + (int)(h % 10000);
     return OK;
 }
 API const char *nvrtcGetErrorString(int r);

@@ -41,6 +41,7 @@ SimIndex simgpu_grid_dim(void) __attribute__((const));
 extern char *simgpu_stack_lo; /* the running thread's stack */
 extern size_t simgpu_stack_bytes;
 void simgpu_access(void *p, size_t bytes, int write, void *pc);
+void simgpu_atomic(int on); /* what the thread accesses until off is one atomic operation */
 void *simgpu_dynamic_shared(void);
 unsigned simgpu_shared_address(const void *p);
 
@@ -76,6 +77,7 @@ void simgpu_mbar_arrive(unsigned bar, int rank, unsigned expect, int arrivals, S
 void simgpu_mbar_wait(unsigned bar, unsigned parity, SimSite at);
 int simgpu_mbar_try_wait(unsigned bar, unsigned parity, SimSite at); /* waits until done or nothing else can run */
 void simgpu_fence_async(void);
+void simgpu_grid_wait(void);
 unsigned simgpu_cluster_rank(void);
 unsigned simgpu_cluster_size(void);
 void simgpu_cluster_barrier(int wait, SimSite at);
@@ -86,9 +88,10 @@ void simgpu_bulk_store(void *dst, unsigned src, unsigned bytes, SimSite at);
 void simgpu_bulk_commit(void);
 void simgpu_bulk_wait(int n);
 void simgpu_wgmma_fence(SimSite at);
+uint64_t simgpu_wgmma_desc(unsigned address, unsigned leading, unsigned stride, unsigned swizzle, SimSite at);
 void simgpu_wgmma(float *d, int n, const uint32_t *a_regs, uint64_t a_desc, uint64_t b_desc, int a_type, int b_type,
                   int trans_a, int trans_b, int accumulate, SimSite at);
-void simgpu_wgmma_commit(void);
+void simgpu_wgmma_commit(SimSite at);
 void simgpu_wgmma_wait(int n, SimSite at);
 void simgpu_setmaxnreg(int registers, int increase, SimSite at);
 

@@ -96,8 +96,11 @@ SIM_REDUCE(__reduce_or_sync, SIM_REDUCE_OR, SIM_REDUCE_OR)
 /* atomics: threads switch only at barriers and collectives, so a plain read-modify-write is atomic */
 #define SIM_ATOMIC(NAME, EXPR)                                                                                \
     template <class T, class U> static inline T NAME(T *p, U v_) {                                            \
+        simgpu_atomic(1);                                                                                     \
         const T old = *p, v = (T)v_;                                                                          \
+        simgpu_atomic(1); /* or gcc takes the check of the store for the load's */                            \
         *p = (T)(EXPR);                                                                                       \
+        simgpu_atomic(0);                                                                                     \
         return old;                                                                                           \
     }
 SIM_ATOMIC(atomicAdd, old + v)
@@ -109,8 +112,11 @@ SIM_ATOMIC(atomicOr, old | v)
 SIM_ATOMIC(atomicXor, old ^ v)
 SIM_ATOMIC(atomicExch, v)
 template <class T> static inline T atomicCAS(T *p, T compare, T v) {
+    simgpu_atomic(1);
     const T old = *p;
+    simgpu_atomic(1);
     if (old == compare) *p = v;
+    simgpu_atomic(0);
     return old;
 }
 
@@ -183,6 +189,11 @@ template <class T> static inline void __stcs(T *p, T v) { *p = v; }
 template <class T> static inline void __stcg(T *p, T v) { *p = v; }
 static inline size_t __cvta_generic_to_shared(const void *p) { return simgpu_shared_address(p); }
 static inline long long clock64(void) { return 0; }
+
+template <class T> static inline T *sim_hide(T *p) { /* see take_static in sim_nvrtc.c */
+    asm("" : "+r"(p));
+    return p;
+}
 
 /* memory checks: gcc's kernel-address instrumentation calls these before every access of the template's code */
 #define SIM_NOCHECK __attribute__((no_sanitize("kernel-address"), used))

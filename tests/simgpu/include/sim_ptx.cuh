@@ -140,7 +140,7 @@ MJ_PTX void mj_ptx_cluster_sync(SIM_HERE_ARGS) {
     simgpu_cluster_barrier(0, SIM_HERE);
     simgpu_cluster_barrier(1, SIM_HERE);
 }
-MJ_PTX void mj_ptx_grid_wait(void) {}
+MJ_PTX void mj_ptx_grid_wait(void) { simgpu_grid_wait(); }
 MJ_PTX void mj_ptx_grid_release(void) {}
 
 MJ_PTX void mj_ptx_tma_prefetch(const MjTensorMap *) {}
@@ -197,12 +197,11 @@ template <int N> MJ_PTX void mj_ptx_tma_wait(void) { simgpu_bulk_wait(N); }
 template <int N> MJ_PTX void mj_ptx_setmaxnreg_inc(SIM_HERE_ARGS) { simgpu_setmaxnreg(N, 1, SIM_HERE); }
 template <int N> MJ_PTX void mj_ptx_setmaxnreg_dec(SIM_HERE_ARGS) { simgpu_setmaxnreg(N, 0, SIM_HERE); }
 MJ_PTX void mj_ptx_wgmma_fence(SIM_HERE_ARGS) { simgpu_wgmma_fence(SIM_HERE); }
-MJ_PTX void mj_ptx_wgmma_commit(void) { simgpu_wgmma_commit(); }
+MJ_PTX void mj_ptx_wgmma_commit(SIM_HERE_ARGS) { simgpu_wgmma_commit(SIM_HERE); }
 template <int N> MJ_PTX void mj_ptx_wgmma_wait(SIM_HERE_ARGS) { simgpu_wgmma_wait(N, SIM_HERE); }
 template <int R> MJ_PTX void mj_ptx_wgmma_pin(float (&d)[R]) { asm volatile("" : : "r"(d) : "memory"); }
-MJ_PTX mj_u64 mj_ptx_wgmma_desc(mj_u32 addr, mj_u32 leading, mj_u32 stride, mj_u32 swizzle) {
-    return (mj_u64)((addr & 0x3ffff) >> 4) | (mj_u64)((leading & 0x3ffff) >> 4) << 16 |
-           (mj_u64)((stride & 0x3ffff) >> 4) << 32 | (mj_u64)swizzle << 62;
+MJ_PTX mj_u64 mj_ptx_wgmma_desc(mj_u32 addr, mj_u32 leading, mj_u32 stride, mj_u32 swizzle, SIM_HERE_ARGS) {
+    return simgpu_wgmma_desc(addr, leading, stride, swizzle, SIM_HERE);
 }
 template <int N, int TA, int TB> MJ_PTX void mj_ptx_wgmma_bf16(float (&d)[N / 2], mj_u64 a, mj_u64 b, int acc, SIM_HERE_ARGS) {
     simgpu_wgmma(d, N, 0, a, b, SIM_BF16, SIM_BF16, TA, TB, acc, SIM_HERE);
