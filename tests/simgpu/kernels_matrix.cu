@@ -95,3 +95,79 @@ KERNEL(matrix_wgmma_registers) {
     mj_ptx_wgmma_pin(d);
     for (int j = 0; j < 8; j++) a.out[8 * LANE + j] = __float_as_uint(d[j]);
 }
+MMA(matrix_mma_e5m2_e5m2, mj_ptx_mma_e5m2_e5m2)
+
+/* in: 16 KB of shared memory: A (64 x 16, bf16) at 0, B (`columns` x 16) at 8192. Then leading and stride offset, swizzle and 1 for
+ * "along M" of A, the same of B, columns. out: (thread, columns / 2 accumulators) */
+template <int Cols> static __device__ void any_layout(const Args &a, mj_u32 base) {
+    const unsigned *how = a.in + 4096;
+    float d[Cols / 2];
+    const mj_u64 x = mj_ptx_wgmma_desc(base, how[0], how[1], how[2]), y = mj_ptx_wgmma_desc(base + 8192, how[4], how[5], how[6]);
+    mj_ptx_wgmma_fence();
+    if (how[3] != 0 && how[7] != 0) mj_ptx_wgmma_bf16<Cols, 1, 1>(d, x, y, 0);
+    else if (how[3] != 0) mj_ptx_wgmma_bf16<Cols, 1, 0>(d, x, y, 0);
+    else if (how[7] != 0) mj_ptx_wgmma_bf16<Cols, 0, 1>(d, x, y, 0);
+    else mj_ptx_wgmma_bf16<Cols, 0, 0>(d, x, y, 0);
+    mj_ptx_wgmma_commit();
+    mj_ptx_wgmma_wait<0>();
+    mj_ptx_wgmma_pin(d);
+    for (int j = 0; j < Cols / 2; j++) a.out[Cols / 2 * LANE + j] = __float_as_uint(d[j]);
+}
+KERNEL(matrix_wgmma_layouts) {
+    extern __shared__ __align__(1024) unsigned tiles[];
+    for (int i = LANE; i < 4096; i += 128) tiles[i] = a.in[i];
+    mj_ptx_fence_async();
+    __syncthreads();
+    if (a.in[4104] == 16) any_layout<16>(a, mj_ptx_shared(tiles));
+    if (a.in[4104] == 32) any_layout<32>(a, mj_ptx_shared(tiles));
+    if (a.in[4104] == 64) any_layout<64>(a, mj_ptx_shared(tiles));
+}
+
+/* in: 12 KB: A (64 x 32, fp8) at 0, B (16 x 32) at 8192; leading, stride, swizzle of both, and which types. d starts at 1 and 2
+ * products are added. out: (thread, 8 accumulators) */
+KERNEL(matrix_wgmma_fp8) {
+    extern __shared__ __align__(1024) unsigned tiles[];
+    const unsigned *how = a.in + 3072;
+    for (int i = LANE; i < 3072; i += 128) tiles[i] = a.in[i];
+    mj_ptx_fence_async();
+    __syncthreads();
+    float d[8];
+    for (int j = 0; j < 8; j++) d[j] = 1.0f;
+    const mj_u32 base = mj_ptx_shared(tiles);
+    const mj_u64 x = mj_ptx_wgmma_desc(base, how[0], how[1], how[2]), y = mj_ptx_wgmma_desc(base + 8192, how[0], how[1], how[2]);
+    mj_ptx_wgmma_fence();
+    for (int i = 0; i < 2; i++) {
+        if (how[3] == 0) mj_ptx_wgmma_e4m3_e4m3<16>(d, x, y, 1);
+        if (how[3] == 1) mj_ptx_wgmma_e5m2_e4m3<16>(d, x, y, 1);
+        if (how[3] == 2) mj_ptx_wgmma_e4m3_e5m2<16>(d, x, y, 1);
+        if (how[3] == 3) mj_ptx_wgmma_e5m2_e5m2<16>(d, x, y, 1);
+    }
+    mj_ptx_wgmma_commit();
+    mj_ptx_wgmma_wait<0>();
+    mj_ptx_wgmma_pin(d);
+    for (int j = 0; j < 8; j++) a.out[8 * LANE + j] = __float_as_uint(d[j]);
+}
+
+/* Whole products. in: 16 KB: A (64 x 64) at 0, B (64 x 64) at 8192, both in rows of 128 bytes with the 128-byte swizzle: K runs along
+ * A's rows; along B's rows in the first product, which is stored, and down them in the second, which takes A from registers: the
+ * fragments of 4 steps, (thread, step, register) from word 4096 on, each added to 1. out: (thread, 32), twice */
+KERNEL(matrix_products) {
+    extern __shared__ __align__(1024) unsigned tiles[];
+    for (int i = LANE; i < 4096; i += 128) tiles[i] = a.in[i];
+    mj_ptx_fence_async();
+    __syncthreads();
+    float d[32], e[32];
+    mj_u32 x[4][4];
+    for (int j = 0; j < 32; j++) e[j] = 1.0f;
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < 4; i++) x[k][i] = a.in[4096 + 16 * LANE + 4 * k + i];
+    const mj_u32 base = mj_ptx_shared(tiles);
+    mj_ptx_wgmma_fence();
+    mj_ptx_product_rows<64, 4, 8192, 8192>(d, mj_ptx_wgmma_desc(base, 16, 1024, 1), mj_ptx_wgmma_desc(base + 8192, 16, 1024, 1));
+    mj_ptx_product_columns<64, 4>(e, x, mj_ptx_wgmma_desc(base + 8192, 8192, 1024, 1), 1);
+    mj_ptx_wgmma_commit();
+    mj_ptx_wgmma_wait<0>();
+    mj_ptx_wgmma_pin(d);
+    mj_ptx_wgmma_pin(e);
+    for (int j = 0; j < 32; j++) a.out[32 * LANE + j] = __float_as_uint(d[j]), a.out[4096 + 32 * LANE + j] = __float_as_uint(e[j]);
+}

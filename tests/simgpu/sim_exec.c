@@ -496,16 +496,15 @@ void simgpu_cluster_barrier(int wait, SimSite at)
 
 /* ---- warp collectives -------------------------------------------------------------------------------------------------------- */
 
-static SimGather *find_gather(SimWarp *w, unsigned lane_bit, unsigned mask)
+/* The one that lanes of the same mask are coming together in; else a free one: some lanes may meet in a smaller mask first, while
+ * the others wait for all. */
+static SimGather *find_gather(SimWarp *w, unsigned mask)
 {
     SimGather *free_one = NULL;
     for (size_t i = 0; i < sizeof w->gather / sizeof w->gather[0]; i++) {
         SimGather *g = &w->gather[i];
-        if (g->arrived == 0) {
-            if (free_one == NULL) free_one = g;
-        } else if ((g->mask & lane_bit) != 0 || (g->mask & mask) != 0) {
-            return g;
-        }
+        if (g->arrived != 0 && g->mask == mask) return g;
+        if (g->arrived == 0 && free_one == NULL) free_one = g;
     }
     return free_one;
 }
@@ -523,11 +522,11 @@ void sim_collective(int kind, int arg, unsigned mask, SimCollective *all, const 
         if ((mask >> i & 1u) != 0 && (i >= n_lanes || lanes[i].wait == SIM_EXITED))
             sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s with mask 0x%08x, but lane %d %s", name, mask, i,
                      i >= n_lanes ? "does not exist (the block is not a multiple of 32 threads)" : "has left the kernel");
-    SimGather *g = find_gather(w, bit, mask);
+    SimGather *g = find_gather(w, mask);
     if (g == NULL) sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s: more than 4 collectives of one warp at once are not simulated", name);
     if (g->arrived == 0) {
         *g = (SimGather){.kind = kind, .arg = arg, .mask = mask, .at = at};
-    } else if (g->kind != kind || g->mask != mask || g->arg != arg || !same_site(g->at, at)) {
+    } else if (g->kind != kind || g->arg != arg || !same_site(g->at, at)) {
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "the warp diverged: lane %d is at %s (mask 0x%08x) here, while lanes 0x%08x wait in another "
                  "collective at %s:%d (mask 0x%08x)", t->lane, name, mask, g->arrived, base_name(g->at.file), g->at.line, g->mask);
     }

@@ -3,6 +3,7 @@
  * kernels_matrix.cu. With MOJIT_SIMGPU_FP8_BITS=13 only the test of short sums runs: the setting holds for a process. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@ typedef struct Args {
     int n;
 } Args;
 
-#define WORDS 4096
+#define WORDS 8192
 static uint32_t in[WORDS], out[WORDS], *din, *dout;
 static const char *path;
 static MjDevice *dev;
@@ -192,6 +193,40 @@ static void test_mma(void **state)
     test_one_mma("matrix_mma_e4m3_e4m3", E4M3, E4M3);
     test_one_mma("matrix_mma_e5m2_e4m3", E5M2, E4M3);
     test_one_mma("matrix_mma_e4m3_e5m2", E4M3, E5M2);
+    test_one_mma("matrix_mma_e5m2_e5m2", E5M2, E5M2);
+}
+
+/* "Alternate Floating-Point Data Formats" (5.2.3): every code but infinities and NaN. e4m3: bias 7; e5m2: bias 15. */
+static void test_codes(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 4; round++) {
+        const Type type = round < 2 ? E4M3 : E5M2;
+        const int bits = type == E4M3 ? 3 : 2, bias = type == E4M3 ? 7 : 15;
+        memset(in, 0, sizeof in);
+        for (int lane = 0; lane < 32; lane++) {
+            for (int i = 0; i < 16; i++) { /* A(row, k) is code 8 row + k for k < 8, and B(k, j) is k == j */
+                const int row = (lane >> 2) + ((i < 4 || (i >= 8 && i < 12)) ? 0 : 8), k = lane % 4 * 4 + (i & 3) + (i >= 8 ? 16 : 0);
+                uint32_t code = (uint32_t)(128 * (round % 2) + 8 * row + k);
+                if (k >= 8 || (code & 0x7f) >= (type == E4M3 ? 0x7fu : 0x7cu)) code = 0;
+                put(in + 10 * lane, i, code, type);
+            }
+            for (int i = 0; i < 4; i++)
+                if (lane % 4 * 4 + i == lane >> 2) put(in + 10 * lane + 4, i, encode(1.0f, type), type);
+        }
+        run(type == E4M3 ? "matrix_mma_e4m3_e4m3" : "matrix_mma_e5m2_e5m2", 32, 0);
+        for (int lane = 0; lane < 32; lane++)
+            for (int i = 0; i < 4; i++) {
+                const uint32_t code = (uint32_t)(128 * (round % 2) + 8 * ((lane >> 2) + (i < 2 ? 0 : 8)) + lane % 4 * 2 + (i & 1)), m = code & ((1u << bits) - 1);
+                const int e = (int)(code & 0x7f) >> bits;
+                if ((code & 0x7f) >= (type == E4M3 ? 0x7fu : 0x7cu)) continue;
+                float want = (float)(e > 0 ? m + (1u << bits) : m); /* times 2^(e - bias - bits), as if e were 1 where it is 0 */
+                for (int k = 0; k < (e > 0 ? e : 1); k++) want *= 2.0f;
+                for (int k = 0; k < bias + bits; k++) want *= 0.5f;
+                if (code >> 7 != 0) want = -want;
+                assert_float_equal(float_of(out[4 * lane + i]), want, 0.0f);
+            }
+    }
 }
 
 /* ---- wgmma: "Register Fragments and Shared Memory Matrix Layouts", "Matrix Descriptor Format" ------------------------- */
@@ -251,6 +286,126 @@ static void test_wgmma(void **state)
     check_wgmma("A in registers");
 }
 
+/* 9.7.15.5.1.2.1.3 "Canonical Layouts": where element (mn, k) of a bf16 operand lies, in elements; then the swizzle's exclusive or of
+ * 16-byte pieces. Figures 168, 169 and 170 give the layouts of B below with their strides; those of A repeat them over 64 rows. */
+typedef struct Canonical {
+    uint32_t leading, stride, swizzle, across, bits; /* bytes; the descriptor's code; MN-major; of Swizzle<bits, 4, 3> */
+} Canonical;
+
+static uint32_t canonical(const Canonical *c, uint32_t mn, uint32_t k)
+{
+    const uint32_t t = 8, lbo = c->leading / 2, sbo = c->stride / 2, pieces = 1u << c->bits; /* T = 128 / 16 */
+    uint32_t at;
+    if (!c->across) at = mn % 8 * pieces * t + mn / 8 * sbo + k % t + k / t * (c->bits == 0 ? lbo : t);
+    else if (c->bits == 0) at = mn % t + mn / t * sbo + k % 8 * t + k / 8 * lbo;
+    else at = mn % t + mn / t % pieces * t + mn / t / pieces * lbo + k % 8 * pieces * t + k / 8 * sbo;
+    return 2 * at ^ (2 * at >> 7 & (pieces - 1)) << 4;
+}
+
+static void test_canonical(void **state)
+{
+    static const struct {
+        const char *name;
+        Canonical a, b;
+        uint32_t columns;
+    } cases[] = {
+        {"figure 168: B along N, no swizzle", {128, 256, 0, 0, 0}, {256, 128, 0, 1, 0}, 16},
+        {"figure 169: B along N, 32 bytes", {128, 256, 0, 0, 0}, {256, 512, 3, 1, 1}, 32},
+        {"figure 170: B along N, 64 bytes", {128, 256, 0, 0, 0}, {512, 1024, 2, 1, 2}, 64},
+        {"B along N, 128 bytes", {128, 256, 0, 0, 0}, {8192, 1024, 1, 1, 3}, 64},
+        {"A along M, no swizzle", {1024, 128, 0, 1, 0}, {128, 256, 0, 0, 0}, 16},
+        {"A along M, 32 bytes", {1024, 512, 3, 1, 1}, {16, 256, 3, 0, 1}, 32},
+        {"A along M, 64 bytes", {512, 1024, 2, 1, 2}, {16, 512, 2, 0, 2}, 64},
+        {"both along their rows, other strides", {1024, 4096, 3, 1, 1}, {4096, 2048, 2, 1, 2}, 64},
+    };
+    uint16_t *halves = (uint16_t *)in;
+    (void)state;
+    assert_int_equal(canonical(&cases[0].b, 11, 9), 2 * (3 + 64 + 8 + 128));         /* ((8,1,2),(8,2)):((1,8,64),(8,128)) at (3+8, 1+8) */
+    assert_int_equal(canonical(&cases[1].b, 25, 1), 2 * (1 + 8 + 128 + 16));         /* ((8,2,2),(8,2)):((1,8,128),(16,256)) at (1+8+16, 1) */
+    assert_int_equal(canonical(&cases[1].b, 25, 5), 2 * (1 + 0 + 128 + 80));         /* its 6th row lies beyond 128 bytes: pieces change places */
+    assert_int_equal(canonical(&cases[2].b, 33, 8), 2 * (1 + 256 + 512));            /* ((8,4,2),(8,2)):((1,8,256),(32,512)) at (1+32, 8) */
+    assert_int_equal(canonical(&cases[2].b, 10, 7), 2 * (2 + (8 ^ 24) + 224));       /* rows 6 and 7 are in the 4th 128 bytes: piece 1 is at 1 ^ 3 */
+    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+        const uint32_t columns = cases[n].columns;
+        memset(in, 0, sizeof in);
+        for (uint32_t k = 0; k < 16; k++) {
+            for (uint32_t m = 0; m < 64; m++) halves[canonical(&cases[n].a, m, k) / 2] = (uint16_t)encode(a_value((int)m, (int)k), BF16);
+            for (uint32_t j = 0; j < columns; j++) halves[4096 + canonical(&cases[n].b, j, k) / 2] = (uint16_t)encode(b_value((int)k, (int)j), BF16);
+        }
+        const uint32_t how[9] = {cases[n].a.leading, cases[n].a.stride, cases[n].a.swizzle, cases[n].a.across, cases[n].b.leading,
+                                 cases[n].b.stride, cases[n].b.swizzle, cases[n].b.across, columns};
+        memcpy(in + 4096, how, sizeof how);
+        run("matrix_wgmma_layouts", 128, 16384);
+        for (int t = 0; t < 128; t++)
+            for (int i = 0; i < (int)columns / 2; i++) {
+                const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2), col = 8 * (i / 4) + 2 * (t % 4) + i % 2;
+                float want = 0.0f;
+                for (int k = 0; k < 16; k++) want += a_value(row, k) * b_value(k, col);
+                if (float_of(out[(int)columns / 2 * t + i]) != want)
+                    fail_msg("%s: thread %d, accumulator %d: want %g, got %g", cases[n].name, t, i, (double)want,
+                             (double)float_of(out[(int)columns / 2 * t + i]));
+            }
+    }
+}
+
+/* "Matrix Fragments for wgmma.mma_async.m64nNk32", figure 153; T = 16. Without swizzle, and with the one of 128 bytes. */
+static void test_wgmma_fp8(void **state)
+{
+    static const Type types[4][2] = {{E4M3, E4M3}, {E5M2, E4M3}, {E4M3, E5M2}, {E5M2, E5M2}};
+    uint8_t *bytes = (uint8_t *)in;
+    (void)state;
+    for (uint32_t which = 0; which < 8; which++) {
+        const bool swizzled = which >= 4;
+        const Type at = types[which % 4][0], bt = types[which % 4][1];
+        memset(in, 0, sizeof in);
+        for (uint32_t k = 0; k < 32; k++)
+            for (uint32_t r = 0; r < 64; r++) {
+                const uint32_t to = swizzled ? r * 128 + (k / 16 ^ r % 8) * 16 + k % 16 : r / 8 * 256 + k / 16 * 128 + r % 8 * 16 + k % 16;
+                bytes[to] = (uint8_t)encode(a_value((int)r, (int)k), at);
+                if (r < 16) bytes[8192 + to] = (uint8_t)encode(b_value((int)k, (int)r), bt);
+            }
+        const uint32_t how[4] = {swizzled ? 16 : 128, swizzled ? 1024 : 256, swizzled, which % 4};
+        memcpy(in + 3072, how, sizeof how);
+        run("matrix_wgmma_fp8", 128, 12288);
+        for (int t = 0; t < 128; t++)
+            for (int i = 0; i < 8; i++) {
+                const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2), col = 8 * (i / 4) + 2 * (t % 4) + i % 2;
+                float want = 1.0f;
+                for (int k = 0; k < 32; k++) want += 2.0f * a_value(row, k) * b_value(k, col);
+                assert_float_equal(float_of(out[8 * t + i]), want, 0.0f);
+            }
+    }
+}
+
+/* Several wgmmas in a row, as ptx_wgmma.cuh groups them. */
+static void test_products(void **state)
+{
+    uint16_t *halves = (uint16_t *)in;
+    (void)state;
+    memset(in, 0, sizeof in);
+    for (uint32_t r = 0; r < 64; r++)
+        for (uint32_t c = 0; c < 64; c++) {
+            const uint32_t to = (r * 128 + (c / 8 ^ r % 8) * 16 + c % 8 * 2) / 2;
+            halves[to] = (uint16_t)encode(a_value((int)r, (int)c), BF16);
+            halves[4096 + to] = (uint16_t)encode(b_value((int)r, (int)c), BF16);
+        }
+    for (int t = 0; t < 128; t++)
+        for (int step = 0; step < 4; step++)
+            for (int i = 0; i < 8; i++) {
+                const int row = 16 * (t / 32) + t % 32 / 4 + (i < 2 || (i >= 4 && i < 6) ? 0 : 8), col = t % 4 * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+                put(in + 4096 + 16 * t + 4 * step, i, encode(a_value(row, 16 * step + col), BF16), BF16);
+            }
+    run("matrix_products", 128, 16384);
+    for (int t = 0; t < 128; t++)
+        for (int i = 0; i < 32; i++) {
+            const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2), col = 8 * (i / 4) + 2 * (t % 4) + i % 2;
+            float rows = 0.0f, columns = 1.0f;
+            for (int k = 0; k < 64; k++) rows += a_value(row, k) * b_value(col, k), columns += a_value(row, k) * b_value(k, col);
+            assert_float_equal(float_of(out[32 * t + i]), rows, 0.0f);
+            assert_float_equal(float_of(out[4096 + 32 * t + i]), columns, 0.0f);
+        }
+}
+
 /* ---- arithmetic ---------------------------------------------------------------------------------------------------------- */
 
 /* 2^24 + 1 + 1: f32 additions one by one would lose both ones; a sum in double, rounded once, keeps 2. */
@@ -307,6 +462,7 @@ int main(int argc, char **argv)
     path = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ldmatrix), cmocka_unit_test(test_stmatrix), cmocka_unit_test(test_mma), cmocka_unit_test(test_wgmma),
+        cmocka_unit_test(test_codes), cmocka_unit_test(test_canonical), cmocka_unit_test(test_wgmma_fp8), cmocka_unit_test(test_products),
         cmocka_unit_test(test_one_rounding), cmocka_unit_test(test_full_sum),
     };
     const struct CMUnitTest only_short[] = {cmocka_unit_test(test_short_sum)};

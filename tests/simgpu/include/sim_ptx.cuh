@@ -32,11 +32,12 @@ MJ_PTX mj_u32 sim_max_bf16(mj_u32 a, mj_u32 b) {
 MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
     return sim_max_bf16(a & 0xffffu, b & 0xffffu) | sim_max_bf16(a >> 16, b >> 16) << 16;
 }
-/* exact results; the hardware's are within 2 ulp of them */
-MJ_PTX float mj_ptx_ex2(float x) { return (float)__builtin_exp2((double)x); }
-MJ_PTX float mj_ptx_lg2(float x) { return (float)__builtin_log2((double)x); }
-MJ_PTX float mj_ptx_min_nan(float a, float b) { return a != a ? a : b != b || b < a ? b : a; }
-MJ_PTX float mj_ptx_rcp(float x) { return 1.0f / x; }
+/* Exact results, rounded; the hardware's are within 2 ulp of them. ".ftz": subnormal inputs and results are zeros. */
+MJ_PTX float sim_ftz(float x) { return (__float_as_uint(x) & 0x7f800000u) == 0 ? __uint_as_float(__float_as_uint(x) & 0x80000000u) : x; }
+MJ_PTX float mj_ptx_ex2(float x) { return sim_ftz((float)__builtin_exp2((double)sim_ftz(x))); }
+MJ_PTX float mj_ptx_lg2(float x) { return sim_ftz((float)__builtin_log2((double)sim_ftz(x))); }
+MJ_PTX float mj_ptx_min_nan(float a, float b) { return a != a || b != b ? __uint_as_float(0x7fffffffu) : b < a ? b : a; }
+MJ_PTX float mj_ptx_rcp(float x) { return sim_ftz(1.0f / sim_ftz(x)); }
 
 /* round to nearest even on a grid of `mbits` mantissa bits with smallest exponent `emin`, saturating at `largest` */
 MJ_PTX mj_u32 sim_fp8(float x, int mbits, int bias, float largest) {
