@@ -30,6 +30,10 @@ KERNEL(to_half) {
 KERNEL(larger) {
     if (T < a.n) a.out[T] = mj_ptx_max_bf16x2(a.in[2 * T], a.in[2 * T + 1]);
 }
+/* in: n pairs of f32 */
+KERNEL(smaller) {
+    if (T < a.n) a.out[T] = __float_as_uint(mj_ptx_min_nan(__uint_as_float(a.in[2 * T]), __uint_as_float(a.in[2 * T + 1])));
+}
 /* in: n f32. out: ex2, lg2, rcp of each */
 KERNEL(approximate) {
     if (T >= a.n) return;

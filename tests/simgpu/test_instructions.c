@@ -185,6 +185,21 @@ static void test_max(void **state)
     for (size_t i = 0; i < n; i++) same("max.bf16x2", i, out[i], cases[i][2]);
 }
 
+/* 9.7.3.11 "min.NaN": the smaller; canonical NaN where one is NaN; -0.0 < +0.0 */
+static void test_min(void **state)
+{
+    static const uint32_t cases[][3] = {
+        {0x3f800000, 0x40000000, 0x3f800000}, {0x40000000, 0x3f800000, 0x3f800000}, {0x3f800000, 0xff800000, 0xff800000},
+        {0x7fc00001, 0x3f800000, 0x7fffffff}, {0x3f800000, 0xffc00001, 0x7fffffff}, {0x00000000, 0x80000000, 0x80000000},
+        {0x80000000, 0x00000000, 0x80000000},
+    };
+    const size_t n = sizeof cases / sizeof *cases;
+    (void)state;
+    for (size_t i = 0; i < n; i++) in[2 * i] = cases[i][0], in[2 * i + 1] = cases[i][1];
+    run("smaller", 32, 1, (int)n);
+    for (size_t i = 0; i < n; i++) same("min.NaN.f32", i, out[i], cases[i][2]);
+}
+
 /* 9.7.3.21 "ex2", 9.7.3.20 "lg2", 9.7.3.13 "rcp": the tables of special values, with .ftz; powers of two are exact */
 static void test_approximate(void **state)
 {
@@ -533,6 +548,7 @@ int main(int argc, char **argv)
     path = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cvt),      cmocka_unit_test(test_cvt_half), cmocka_unit_test(test_max),     cmocka_unit_test(test_approximate),
+        cmocka_unit_test(test_min),
         cmocka_unit_test(test_shfl),     cmocka_unit_test(test_votes),    cmocka_unit_test(test_redux),   cmocka_unit_test(test_block),
         cmocka_unit_test(test_atom),     cmocka_unit_test(test_cp_async), cmocka_unit_test(test_mbarrier), cmocka_unit_test(test_bulk_store),
         cmocka_unit_test(test_swizzle),  cmocka_unit_test(test_boxes),    cmocka_unit_test(test_stores),  cmocka_unit_test(test_adds),

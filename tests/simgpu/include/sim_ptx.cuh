@@ -36,7 +36,10 @@ MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
 MJ_PTX float sim_ftz(float x) { return (__float_as_uint(x) & 0x7f800000u) == 0 ? __uint_as_float(__float_as_uint(x) & 0x80000000u) : x; }
 MJ_PTX float mj_ptx_ex2(float x) { return sim_ftz((float)__builtin_exp2((double)sim_ftz(x))); }
 MJ_PTX float mj_ptx_lg2(float x) { return sim_ftz((float)__builtin_log2((double)sim_ftz(x))); }
-MJ_PTX float mj_ptx_min_nan(float a, float b) { return a != a || b != b ? __uint_as_float(0x7fffffffu) : b < a ? b : a; }
+MJ_PTX float mj_ptx_min_nan(float a, float b) { /* -0 is smaller than +0 */
+    if (a != a || b != b) return __uint_as_float(0x7fffffffu);
+    return b < a || (b == a && __float_as_uint(b) >> 31 != 0) ? b : a;
+}
 MJ_PTX float mj_ptx_rcp(float x) { return sim_ftz(1.0f / sim_ftz(x)); }
 
 /* round to nearest even on a grid of `mbits` mantissa bits with smallest exponent `emin`, saturating at `largest` */
