@@ -41,7 +41,7 @@ static void cost_cells(MjTable *t, const MjMatrixKernel *k, const MjTileCandidat
     mj_table_real(t, known ? m->resident : none, 0);
     mj_table_real(t, known ? m->waves : none, 0);
     mj_table_real(t, known ? m->mma_cycles : none, 0);
-    mj_table_real(t, known ? m->scale_cycles : none, 0);
+    mj_table_real(t, !known ? none : k->op == MJ_OP_GEMM ? m->scale_cycles : m->softmax_cycles, 0);
     mj_table_real(t, known ? m->load_cycles : none, 0);
     mj_table_real(t, known ? m->wait_cycles : none, 0);
     mj_table_real(t, known ? m->epilogue_cycles : none, 0);
@@ -74,13 +74,16 @@ static void explain_rows(MjTable *table, const MjMatrixKernel *k, const MjTileCa
     }
 }
 
-static const MjColumn explain_columns[] = {
-    {"rank", "#", true},           {"chosen", "", false},         {"tuning", "candidate", false},
-    {"grid", "grid", true},        {"shared_bytes", "smem", true}, {"tiles", "tiles", true},
-    {"resident", "per SM", true},  {"waves", "waves", true},      {"mma_cycles", "mma", true},
-    {"scale_cycles", "scales", true}, {"load_cycles", "loads", true}, {"wait_cycles", "waits", true},
-    {"epilogue_cycles", "epilogue", true}, {"mbytes", "MB", true}, {"us", "us", true},
-    {"tflops", "TFLOP/s", true},   {NULL, NULL, false}};
+#define MJ_EXPLAIN_COLUMNS(cycles, title)                                                                                  \
+    {                                                                                                                      \
+        {"rank", "#", true}, {"chosen", "", false}, {"tuning", "candidate", false}, {"grid", "grid", true},                \
+        {"shared_bytes", "smem", true}, {"tiles", "tiles", true}, {"resident", "per SM", true}, {"waves", "waves", true},  \
+        {"mma_cycles", "mma", true}, {cycles, title, true}, {"load_cycles", "loads", true}, {"wait_cycles", "waits", true}, \
+        {"epilogue_cycles", "epilogue", true}, {"mbytes", "MB", true}, {"us", "us", true}, {"tflops", "TFLOP/s", true},    \
+        {NULL, NULL, false}                                                                                                \
+    }
+static const MjColumn gemm_columns[] = MJ_EXPLAIN_COLUMNS("scale_cycles", "scales");
+static const MjColumn attention_columns[] = MJ_EXPLAIN_COLUMNS("softmax_cycles", "softmax");
 
 static void print_explained(const MjArgs *args, const MjMatrixKernel *k, const char *target, const char *request, int n, MjTable *table)
 {
@@ -99,7 +102,10 @@ static void print_explained(const MjArgs *args, const MjMatrixKernel *k, const c
     }
     printf("request    %s\ntemplate   %s for %s", request, k->chosen.tmpl->name, target);
     if (gpu) printf(", sizes of an %s: %d multiprocessors, %d bytes of shared memory a block", card->name, card->units, card->shared_bytes);
-    printf("\ncandidates %d fit; chosen by %s\ncycles are of one multiprocessor and one tile\n\n", n, rule);
+    printf("\ncandidates %d fit; chosen by %s\n%s\n\n", n, rule,
+           k->op == MJ_OP_GEMM ? "cycles are of one multiprocessor and one tile"
+                               : "tiles are steps, of a tile of queries times one of keys, and waves those of the busiest multiprocessor; cycles are of one "
+                                 "step, in the epilogue of one tile of queries; one sequence is assumed");
     mj_table_print(table, false);
 }
 
@@ -116,7 +122,7 @@ int mj_kernels_explain(const MjArgs *args, MjError *err)
     MjOps ops;
     double flops = 0.0, bytes = 0.0;
     MjStr request = MJ_STR_INIT;
-    MjTable *table = mj_table_open(explain_columns);
+    MjTable *table = NULL;
     MjJitOptions options = {.target = target, .bucket = {MJ_BUCKET_EXACT, 1}};
     MJ_TRY(mj_mode_find("static", &options.mode, err));
     MJ_TRY(mj_kernels_parse_shape(mj_args_string(args, "explain"), &op, &shape, err));
@@ -129,6 +135,7 @@ int mj_kernels_explain(const MjArgs *args, MjError *err)
     mj_kernels_values(k.asked.tmpl, k.asked.values, MJ_PARAM_FIXED, &request);
     mj_kernels_values(k.asked.tmpl, k.asked.values, MJ_PARAM_VARYING, &request);
     mj_kernels_values(k.asked.tmpl, k.asked.values, MJ_PARAM_VARIANT, &request);
+    table = mj_table_open(op == MJ_OP_GEMM ? gemm_columns : attention_columns);
     explain_rows(table, &k, list, n, (int)mj_args_int(args, "candidates", 12), flops);
     print_explained(args, &k, target, mj_str_text(&request), n, table);
 out:

@@ -8,6 +8,8 @@
 // mj:param HEADS fixed min:1
 // mj:param HEAD_DIM variant values:64,128
 // mj:param WINDOW fixed min:1
+// mj:param STAGES tuning default:3 values:2,3,4
+// mj:param ORDER tuning default:0 values:0,1
 
 #include "attention_wgmma.cuh"
 
@@ -17,7 +19,6 @@
  * rows. */
 #define STEP MJ_ATTENTION_SM90_BWD_STEP
 #define ROWS (2 * STEP)
-#define STAGES MJ_ATTENTION_SM90_BWD_STAGES
 #define NO_KEY 0x7fffffff
 
 struct MjBackwardMaps { /* boxes of (64, 1, STEP) */
@@ -38,7 +39,7 @@ struct MjBackward {
 
 #define MJ_TILES ((TOKENS + ROWS - 1) / ROWS)
 #define MJ_ITEMS (MJ_TILES * HEADS)
-#define MJ_PLACE(item) mj_place(item, HEADS)
+#define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS)
 
 /* Threads that arrive when own tiles, a stage are loaded: those that write vectors beside them, or the one that copies. */
 MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint32_t stage_arrivals)

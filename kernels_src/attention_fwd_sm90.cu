@@ -7,12 +7,13 @@
 // mj:param HEADS fixed min:1
 // mj:param HEAD_DIM variant values:64,128
 // mj:param WINDOW fixed min:1
+// mj:param STAGES tuning default:2 values:2,3,4
+// mj:param ORDER tuning default:0 values:0,1
 
 #include "attention_wgmma.cuh"
 
 #define ROWS MJ_ATTENTION_SM90_FWD_ROWS
 #define KEYS MJ_ATTENTION_SM90_FWD_KEYS
-#define STAGES MJ_ATTENTION_SM90_FWD_STAGES
 
 #define MJ_NO_SCORE (-1e30f) /* a row's largest score before the first; finite, so that differences are */
 
@@ -35,7 +36,7 @@ struct MjForward {
 
 /* The latest queries see the most keys in a causal sequence, so their tiles come first. */
 #define MJ_TILES ((TOKENS + ROWS - 1) / ROWS)
-#define MJ_PLACE(item) mj_place(item, HEADS)
+#define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS)
 #define MJ_ITEM_TILE(place) (MJ_TILES - 1 - (place).tile)
 
 /* Tiles of keys are as large as tiles of queries: of an item's tiles only the first, the diagonal, has keys that are later

@@ -26,20 +26,56 @@
 #define MJ_ATTENTION_SM90_THREADS 384
 #define MJ_ATTENTION_SM90_FWD_ROWS 128
 #define MJ_ATTENTION_SM90_FWD_KEYS 128 /* as many as rows */
-#define MJ_ATTENTION_SM90_FWD_STAGES 2
 /* Q, the stages of K and V, out, barriers; and the room to start at a multiple of 1024 */
-#define MJ_ATTENTION_SM90_FWD_BYTES(dim)                                                                                 \
-    ((2 * MJ_ATTENTION_SM90_FWD_ROWS + 2 * MJ_ATTENTION_SM90_FWD_STAGES * MJ_ATTENTION_SM90_FWD_KEYS) * (dim) * 2 +       \
-     16 + 32 * MJ_ATTENTION_SM90_FWD_STAGES + 1024)
+#define MJ_ATTENTION_SM90_FWD_BYTES(stages, dim)                                                                         \
+    ((2 * MJ_ATTENTION_SM90_FWD_ROWS + 2 * (stages) * MJ_ATTENTION_SM90_FWD_KEYS) * (dim) * 2 + 16 + 32 * (stages) + 1024)
 
 #define MJ_ATTENTION_SM90_BWD_STEP 64 /* rows of a warpgroup's own tiles and of those that stream by */
-#define MJ_ATTENTION_SM90_BWD_STAGES 3
 #define MJ_ATTENTION_SM90_DQ_TILES 6  /* of the block's own rows: q, dout, out of each warpgroup */
 #define MJ_ATTENTION_SM90_DKV_TILES 4 /* k, v */
 /* Own tiles, the stages of two tiles, a stage's vectors, barriers and a word; and the room to start at a multiple of 1024 */
-#define MJ_ATTENTION_SM90_BWD_BYTES(own_tiles, dim)                                                                      \
-    (((own_tiles) + 2 * MJ_ATTENTION_SM90_BWD_STAGES) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 +                          \
-     MJ_ATTENTION_SM90_BWD_STAGES * (3 * 4 * MJ_ATTENTION_SM90_BWD_STEP + 16) + 32 + 1024)
+#define MJ_ATTENTION_SM90_BWD_BYTES(own_tiles, stages, dim)                                                              \
+    (((own_tiles) + 2 * (stages)) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 +                                             \
+     (stages) * (3 * 4 * MJ_ATTENTION_SM90_BWD_STEP + 16) + 32 + 1024)
+
+/* The order of work (parameter ORDER): which items (a tile of a head) a block takes, and when. A matter of speed alone.
+ * TILE_BY_TILE: a tile of every head, then the next, so that a round of all blocks has items of like size.
+ * MIRRORED: head by head; a block takes a tile and next the opposite tile of the neighbouring head, which make the same sum for
+ * all blocks, and the keys and values of the few heads at work at a time stay in the L2 cache. */
+#define MJ_ATTENTION_TILE_BY_TILE 0
+#define MJ_ATTENTION_MIRRORED 1
+
+#ifdef __CUDACC_RTC__
+#define MJ_ORDER_FN static __device__ __forceinline__
+#else
+#define MJ_ORDER_FN static inline
+#endif
+
+/* The item of a block's n-th turn, or -1 when there is none left. Turns run forth and back, so that items sorted by their work
+ * share it out evenly. Mirrored, two turns are a pair, unless that left blocks without any. */
+MJ_ORDER_FN int32_t mj_attention_item(int32_t order, int32_t turn, int32_t block, int32_t grid, int32_t items)
+{
+    const int32_t size = order == MJ_ATTENTION_MIRRORED && items > grid ? 2 : 1, round = turn / size;
+    const int32_t item = (round * grid + (round % 2 == 0 ? block : grid - 1 - block)) * size + turn % size;
+    return item < items ? item : -1;
+}
+
+typedef struct MjPlace {
+    int32_t head, tile;
+} MjPlace;
+
+/* Mirrored, two heads share a run of items; a last head that is alone shares with itself. */
+MJ_ORDER_FN MjPlace mj_attention_place(int32_t order, int32_t item, int32_t tiles, int32_t heads)
+{
+    MjPlace p = {item % heads, item / heads};
+    if (order == MJ_ATTENTION_MIRRORED) {
+        const int32_t within = item % (2 * tiles), second = within % 2;
+        p.head = item / (2 * tiles) * 2;
+        p.head += second != 0 && p.head + 1 < heads ? 1 : 0;
+        p.tile = second != 0 ? tiles - 1 - within / 2 : within / 2;
+    }
+    return p;
+}
 
 #ifndef __CUDACC_RTC__
 /* ---- the CPU ------------------------------------------------------------------------------------------------------ */

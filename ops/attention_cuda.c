@@ -1,5 +1,6 @@
 /* Attention on a cuda device: tiles, grids and shared memory of its templates. Owns nothing of the mathematics. */
 #include "kernels_src/attention_tile.h"
+#include "ops/attention_cost.h"
 #include "ops/op_row.h"
 
 static int32_t tuned(const MjLaunchRecord *r, const char *name) { return r->tuning_of[mj_template_param(r->tmpl, name)]; }
@@ -54,8 +55,41 @@ static int bwd_sm80_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     return check_shared(g, r, info, a->head_dim, err);
 }
 
-const MjOpMatrix mj_attention_fwd_sm80 = {.tmpl = "attention_fwd_sm80", .geometry = fwd_sm80_geometry};
-const MjOpMatrix mj_attention_bwd_sm80 = {.tmpl = "attention_bwd_sm80", .geometry = bwd_sm80_geometry};
+/* What a score costs, by the templates' code; rates of mma.sync were not measured. Backward reads q, k, v and dout twice. */
+static const MjAttentionModel fwd_model = {.products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4, .once_bytes = 8};
+static const MjAttentionModel bwd_model = {.products = 7, .exponentials = 2, .operations = 10, .streamed = 4, .own_bytes = 22, .once_bytes = 30};
+
+static int32_t value_of(const MjTemplate *t, const int32_t *values, const char *name) { return values[mj_template_param(t, name)]; }
+
+static MjAttentionSize fwd_size(const MjAttentionFwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window}; }
+static MjAttentionSize bwd_size(const MjAttentionBwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window}; }
+
+static void sm80_cost(MjAttentionModel m, int32_t step, const MjTemplate *t, const MjCard *card, MjAttentionSize size,
+                      const int32_t *values, const MjOpGeometry *g, MjTileCost *out)
+{
+    m.warps = value_of(t, values, "WARPS");
+    m.rows = MJ_ATTENTION_MMA_ROWS(m.warps);
+    m.step = step;
+    m.order = -1;
+    m.rate = 0.6;
+    m.hidden = 0.5;
+    mj_attention_cost(&m, card, &size, 2, g, out);
+}
+static void fwd_sm80_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
+                          MjTileCost *out)
+{
+    sm80_cost(fwd_model, MJ_ATTENTION_MMA_KEYS, t, card, fwd_size(args), values, g, out);
+}
+static void bwd_sm80_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
+                          MjTileCost *out)
+{
+    MjOpGeometry matrices = *g; /* the first kernel is delta: not its block */
+    matrices.block = 32 * (uint32_t)value_of(t, values, "WARPS");
+    sm80_cost(bwd_model, MJ_ATTENTION_MMA_STEP, t, card, bwd_size(args), values, &matrices, out);
+}
+
+const MjOpMatrix mj_attention_fwd_sm80 = {.tmpl = "attention_fwd_sm80", .cost = fwd_sm80_cost, .geometry = fwd_sm80_geometry};
+const MjOpMatrix mj_attention_bwd_sm80 = {.tmpl = "attention_bwd_sm80", .cost = bwd_sm80_cost, .geometry = bwd_sm80_geometry};
 
 /* ---- TMA and wgmma, sm_90a ------------------------------------------------------------------------------------------- */
 
@@ -86,7 +120,7 @@ static int fwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     (void)kernel;
     *g = (MjOpGeometry){.block = MJ_ATTENTION_SM90_THREADS};
     g->grid = persistent_blocks((int64_t)MJ_CEIL(n, MJ_ATTENTION_SM90_FWD_ROWS) * h, info);
-    g->shared_bytes = (size_t)MJ_ATTENTION_SM90_FWD_BYTES(d);
+    g->shared_bytes = (size_t)MJ_ATTENTION_SM90_FWD_BYTES(tuned(r, "STAGES"), d);
     head_map(g, "q", a->q, row, n, h, d, MJ_ATTENTION_SM90_FWD_ROWS);
     head_map(g, "k", a->k, row, n, h, d, MJ_ATTENTION_SM90_FWD_KEYS);
     head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, MJ_ATTENTION_SM90_FWD_KEYS);
@@ -103,7 +137,7 @@ static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     *g = (MjOpGeometry){.block = MJ_ATTENTION_SM90_THREADS};
     g->grid = persistent_blocks((int64_t)MJ_CEIL(n, 2 * step) * h, info);
     g->shared_bytes =
-        (size_t)MJ_ATTENTION_SM90_BWD_BYTES(kernel == 0 ? MJ_ATTENTION_SM90_DQ_TILES : MJ_ATTENTION_SM90_DKV_TILES, d);
+        (size_t)MJ_ATTENTION_SM90_BWD_BYTES(kernel == 0 ? MJ_ATTENTION_SM90_DQ_TILES : MJ_ATTENTION_SM90_DKV_TILES, tuned(r, "STAGES"), d);
     head_map(g, "q", a->q, row, n, h, d, step);
     head_map(g, "k", a->k, row, n, h, d, step);
     head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, step);
@@ -112,5 +146,32 @@ static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     return check_shared(g, r, info, d, err);
 }
 
-const MjOpMatrix mj_attention_bwd_sm90 = {.tmpl = "attention_bwd_sm90", .geometry = bwd_sm90_geometry};
-const MjOpMatrix mj_attention_fwd_sm90 = {.tmpl = "attention_fwd_sm90", .geometry = fwd_sm90_geometry};
+/* `hidden` is fitted to four shapes of each on an H100 (docs/performance.md). */
+static void sm90_cost(MjAttentionModel m, const MjTemplate *t, const MjCard *card, MjAttentionSize size, const int32_t *values,
+                      const MjOpGeometry *g, MjTileCost *out)
+{
+    m.rows = MJ_ATTENTION_SM90_FWD_ROWS;
+    m.order = value_of(t, values, "ORDER");
+    m.warps = 8;
+    m.rate = 1.0;
+    mj_attention_cost(&m, card, &size, value_of(t, values, "STAGES"), g, out);
+}
+static void fwd_sm90_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
+                          MjTileCost *out)
+{
+    MjAttentionModel m = fwd_model;
+    m.step = MJ_ATTENTION_SM90_FWD_KEYS;
+    m.hidden = 0.44;
+    sm90_cost(m, t, card, fwd_size(args), values, g, out);
+}
+static void bwd_sm90_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
+                          MjTileCost *out)
+{
+    MjAttentionModel m = bwd_model;
+    m.step = MJ_ATTENTION_SM90_BWD_STEP;
+    m.hidden = 0.21;
+    sm90_cost(m, t, card, bwd_size(args), values, g, out);
+}
+
+const MjOpMatrix mj_attention_fwd_sm90 = {.tmpl = "attention_fwd_sm90", .cost = fwd_sm90_cost, .geometry = fwd_sm90_geometry};
+const MjOpMatrix mj_attention_bwd_sm90 = {.tmpl = "attention_bwd_sm90", .cost = bwd_sm90_cost, .geometry = bwd_sm90_geometry};

@@ -17,6 +17,7 @@ typedef struct MjCard {
     double fma_cycle;          /* f32 multiply-adds a cycle of one multiprocessor */
     double memory_bytes_s;     /* of its memory */
     double l2_cycle;           /* bytes a cycle that the L2 cache gives one multiprocessor while all of them ask */
+    double l2_bytes;           /* of the L2 cache */
 } MjCard;
 
 /* The card of an architecture number; of the nearest earlier one where there is no row. Static storage. */

@@ -48,8 +48,12 @@ static bool evaluate(const MjOpMatrix *matrix, const MjTemplate *t, const MjCard
     MjLaunchRecord record = {.tmpl = t};
     memcpy(record.tuning_of, c->values, sizeof record.tuning_of);
     c->geometry = (MjOpGeometry){.grid = 1, .block = 256};
-    for (int k = t->n_kernels - 1; matrix != NULL && k >= 0; k--) /* the first entry point's is kept */
-        if (matrix->geometry(&record, k, info, args, &c->geometry, NULL) != 0) return false;
+    for (int k = t->n_kernels - 1; matrix != NULL && k >= 0; k--) {
+        MjOpGeometry g = {.grid = 1, .block = 256};
+        if (matrix->geometry(&record, k, info, args, &g, NULL) != 0) return false;
+        if (g.shared_bytes < c->geometry.shared_bytes) g.shared_bytes = c->geometry.shared_bytes;
+        c->geometry = g;
+    }
     if (c->geometry.shared_bytes > info->max_shared_bytes) return false;
     c->cost = (MjTileCost){0};
     if (matrix != NULL && matrix->cost != NULL) matrix->cost(t, card, args, c->values, &c->geometry, &c->cost);

@@ -8,13 +8,14 @@
 #include "ops/card.h"
 #include "ops/op_row.h"
 
-/* The model of one launch. Cycles are of one multiprocessor and for one tile. */
+/* The model of one launch. Cycles are of one multiprocessor and for one tile; attention's (attention_cost.h) for one step. */
 struct MjTileCost {
     double tiles;        /* of the result */
     int resident;        /* blocks that share a multiprocessor */
     double waves;        /* tiles that the busiest multiprocessor works on, one after the other */
     double mma_cycles;   /* tensor cores */
     double scale_cycles; /* f32 multiply-adds that apply block scales */
+    double softmax_cycles; /* attention: exponentials, and f32 work on the scores */
     double load_cycles;  /* operands from the L2 cache */
     double wait_cycles;  /* what the stages in flight don't hide */
     double epilogue_cycles;
@@ -24,7 +25,7 @@ struct MjTileCost {
 
 typedef struct MjTileCandidate {
     int32_t values[MJ_MAX_PARAMS]; /* tuning set, the rest as asked */
-    MjOpGeometry geometry;         /* of the first entry point */
+    MjOpGeometry geometry;         /* of the first entry point; with the most shared memory that one of them takes */
     MjTileCost cost;               /* zero where the template has no model */
     int order;                     /* in which they were made */
 } MjTileCandidate;

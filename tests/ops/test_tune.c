@@ -15,7 +15,10 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
+#include "kernels_src/attention_tile.h"
+#include "kernels_src/kernel_args.h"
 #include "ops/matrix_list.h"
+#include "ops/tile_choice.h"
 #include "ops/tune.h"
 #include "runtime/base/fs.h"
 
@@ -89,38 +92,47 @@ static void every_combination_comes_once(void **state)
     mj_template_free(t);
 }
 
-/* The choice is the first candidate, fits the card, and is the same each time; less shared memory leaves fewer. */
+/* The choice is the first candidate, fits the card, and is the same each time. */
+static void choose_one(Bench *b, const char *target, MjOpId op, const MjOpShape *s)
+{
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    MjMatrixKernel m, again;
+    MjTileCandidate *list = NULL;
+    MjError why = MJ_ERROR_INIT;
+    int n = 0;
+    int32_t chosen[MJ_MAX_PARAMS];
+    const int rc = mj_matrix_kernel(&b->ops, op, s, args, &m, &why);
+    if (rc == MJ_ERR_MISSING) {
+        mj_error_clear(&why);
+        return;
+    }
+    if (rc != 0) fail_msg("%s: %s", target, why.message);
+    DO(mj_matrix_kernel(&b->ops, op, s, args, &again, err));
+    assert_memory_equal(m.chosen.values, again.chosen.values, sizeof m.chosen.values);
+    DO(mj_tile_candidates(m.matrix, m.asked.tmpl, target, NULL, args, m.asked.values, &list, &n, err));
+    assert_true(n > 0);
+    mj_jit_full_values(&m.chosen, chosen);
+    if (m.matrix->tune == NULL && m.matrix->cost != NULL)
+        assert_memory_equal(chosen, list[0].values, (size_t)m.asked.tmpl->n_params * sizeof *chosen);
+    for (int i = 0; i < n; i++) {
+        assert_true(list[i].geometry.shared_bytes <= (size_t)mj_card_of(b->ops.arch)->shared_bytes);
+        assert_true(i == 0 || list[i].cost.seconds >= list[i - 1].cost.seconds);
+        assert_true(isfinite(list[i].cost.seconds));
+        assert_true(list[i].cost.seconds > 0.0 || op == MJ_OP_GEMM);
+    }
+    free(list);
+}
+
 static void the_cheapest_that_fits_is_chosen(void **state)
 {
     (void)state;
     static const char *const targets[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a"};
-    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    static const MjOpId ops[] = {MJ_OP_GEMM, MJ_OP_ATTENTION_FWD, MJ_OP_ATTENTION_BWD};
     for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) {
         Bench b;
         open_bench(&b, NULL, targets[k], "plans");
-        for (const MjOpShape *s = mj_op_gpu_bench_shapes(MJ_OP_GEMM); s->tokens >= 0; s++) {
-            MjMatrixKernel m, again;
-            MjTileCandidate *list = NULL;
-            MjError why = MJ_ERROR_INIT;
-            int n = 0;
-            int32_t chosen[MJ_MAX_PARAMS];
-            const int rc = mj_matrix_kernel(&b.ops, MJ_OP_GEMM, s, args, &m, &why);
-            if (rc == MJ_ERR_MISSING) continue;
-            if (rc != 0) fail_msg("%s: %s", targets[k], why.message);
-            DO(mj_matrix_kernel(&b.ops, MJ_OP_GEMM, s, args, &again, err));
-            assert_memory_equal(m.chosen.values, again.chosen.values, sizeof m.chosen.values);
-            DO(mj_tile_candidates(m.matrix, m.asked.tmpl, targets[k], NULL, args, m.asked.values, &list, &n, err));
-            assert_true(n > 0);
-            mj_jit_full_values(&m.chosen, chosen);
-            if (m.matrix->tune == NULL && m.matrix->cost != NULL)
-                assert_memory_equal(chosen, list[0].values, (size_t)m.asked.tmpl->n_params * sizeof *chosen);
-            for (int i = 0; i < n; i++) {
-                assert_true(list[i].geometry.shared_bytes <= (size_t)mj_card_of(b.ops.arch)->shared_bytes);
-                assert_true(i == 0 || list[i].cost.seconds >= list[i - 1].cost.seconds);
-                assert_true(isfinite(list[i].cost.seconds));
-            }
-            free(list);
-        }
+        for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+            for (const MjOpShape *s = mj_op_gpu_bench_shapes(ops[i]); s->tokens >= 0; s++) choose_one(&b, targets[k], ops[i], s);
         close_bench(&b);
     }
 }
@@ -155,6 +167,74 @@ static void the_model_knows_its_directions(void **state)
     mj_gemm_cost(&model, t, card, &a, values, &g, &one);
     assert_true(one.scale_cycles > 0.0 && one.seconds >= more.seconds);
     mj_template_free(t);
+}
+
+/* Every item is some block's, once, and of a tile of its own, in either order; mirrored, no block is left out. */
+static void every_item_is_worked_on_once(void **state)
+{
+    (void)state;
+    for (int32_t order = 0; order < 2; order++)
+        for (int32_t tiles = 1; tiles < 8; tiles++)
+            for (int32_t heads = 1; heads < 6; heads++)
+                for (int32_t grid = 1; grid <= tiles * heads; grid++) {
+                    int seen[5][7] = {{0}};
+                    for (int32_t b = 0; b < grid; b++) {
+                        int32_t turn = 0, item;
+                        for (; (item = mj_attention_item(order, turn, b, grid, tiles * heads)) >= 0; turn++) {
+                            const MjPlace p = mj_attention_place(order, item, tiles, heads);
+                            assert_in_range(p.head, 0, heads - 1);
+                            assert_in_range(p.tile, 0, tiles - 1);
+                            assert_int_equal(seen[p.head][p.tile]++, 0);
+                        }
+                        if (grid == tiles * heads) assert_int_equal(turn, 1);
+                    }
+                    for (int32_t h = 0; h < heads; h++)
+                        for (int32_t t = 0; t < tiles; t++) assert_int_equal(seen[h][t], 1);
+                }
+}
+
+/* Microseconds measured on an H100, by tiles: docs/performance.md and the commit that made the order. */
+static const struct {
+    int32_t tokens, heads, window;
+    double fwd_us, bwd_us;
+} measured[] = {{2048, 128, 2048, 394, 1045}, {2048, 128, 512, 181, 661}, {8192, 32, 8192, 850, 2805}, {8192, 32, 1024, 241, 889}};
+
+static double attention_seconds(Bench *b, const MjCard *card, MjOpId op, const MjOpShape *shape, int32_t order)
+{
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    MjMatrixKernel k;
+    MjTileCost cost = {0};
+    int32_t values[MJ_MAX_PARAMS];
+    DO(mj_matrix_kernel(&b->ops, op, shape, args, &k, err));
+    mj_jit_full_values(&k.chosen, values);
+    values[mj_template_param(k.chosen.tmpl, "ORDER")] = order;
+    k.matrix->cost(k.chosen.tmpl, card, args, values, &k.geometry, &cost);
+    assert_true(cost.softmax_cycles > 0.0 && cost.mma_cycles > 0.0 && cost.bytes > 0.0);
+    return cost.seconds;
+}
+
+static void the_model_of_attention_fits_what_was_measured(void **state)
+{
+    (void)state;
+    MjCard h100 = *mj_card_of(90);
+    Bench b;
+    h100.memory_bytes_s = 3.35e12;
+    open_bench(&b, NULL, "sm_90a", "plans");
+    for (size_t i = 0; i < sizeof measured / sizeof *measured; i++) {
+        const MjOpShape shape = {.tokens = measured[i].tokens, .live = measured[i].tokens, .heads = measured[i].heads, .head_dim = 128,
+                                 .window = measured[i].window};
+        const double fwd = 1e6 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &shape, 0),
+                     bwd = 1e6 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_BWD, &shape, 0);
+        if (fabs(fwd / measured[i].fwd_us - 1) > 0.15 || fabs(bwd / measured[i].bwd_us - 1) > 0.15)
+            fail_msg("tokens=%d heads=%d window=%d: the model says %.0f us forward and %.0f backward, measured were %.0f and %.0f", measured[i].tokens,
+                     measured[i].heads, measured[i].window, fwd, bwd, measured[i].fwd_us, measured[i].bwd_us);
+    }
+    /* What the orders are for: many short heads don't fit the L2 cache; a few long ones balance better tile by tile. */
+    const MjOpShape many = {.tokens = 2048, .live = 2048, .heads = 128, .head_dim = 128, .window = 2048},
+                    few = {.tokens = 8192, .live = 8192, .heads = 32, .head_dim = 128, .window = 8192};
+    assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &many, 1) < 0.8 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &many, 0));
+    assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 1) > attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 0));
+    close_bench(&b);
 }
 
 /* ---- measured choices -------------------------------------------------------------------------------------------------- */
@@ -335,7 +415,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_model_knows_its_directions), cmocka_unit_test(a_kept_choice_runs),
         cmocka_unit_test(an_illegal_choice_is_ignored),   cmocka_unit_test(a_warmed_plan_stays_the_plan),
         cmocka_unit_test(measuring_on_the_cpu),           cmocka_unit_test(measuring_on_the_simulated_gpu),
-        cmocka_unit_test(plans_lead_to_shapes),
+        cmocka_unit_test(plans_lead_to_shapes),           cmocka_unit_test(every_item_is_worked_on_once),
+        cmocka_unit_test(the_model_of_attention_fits_what_was_measured),
     };
     if (argc > 1) {
         libraries = argv[1];
