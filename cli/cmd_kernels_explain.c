@@ -105,7 +105,7 @@ static void print_explained(const MjArgs *args, const MjMatrixKernel *k, const c
     printf("\ncandidates %d fit; chosen by %s\n%s\n\n", n, rule,
            k->op == MJ_OP_GEMM ? "cycles are of one multiprocessor and one tile"
                                : "tiles are steps, of a tile of queries times one of keys, and waves those of the busiest multiprocessor; cycles are of one "
-                                 "step, in the epilogue of one tile of queries; one sequence is assumed");
+                                 "step, in the epilogue of one tile of queries");
     mj_table_print(table, false);
 }
 

@@ -99,7 +99,9 @@ static int tune_config(MjTuneRun *run, MjCache *cache, MjError *err)
     for (int i = 0; i < mj_jit_plan_size(plan); i++) {
         MjOpId op;
         MjOpShape shape;
-        if (mj_tune_shape_of(&planned, mj_jit_plan_asked(plan, i), &op, &shape)) MJ_TRY(tune_shape(run, op, &shape, err));
+        if (!mj_tune_shape_of(&planned, mj_jit_plan_asked(plan, i), &op, &shape)) continue;
+        if (op == MJ_OP_ATTENTION_FWD || op == MJ_OP_ATTENTION_BWD) shape.rows = config.train.seq_len; /* no constant of a kernel */
+        MJ_TRY(tune_shape(run, op, &shape, err));
     }
     if (run->shapes == 0) mj_term_say("nothing that this configuration launches on %s has tuning parameters", mj_jit_target(jit));
 out:

@@ -15,11 +15,14 @@
 
 static double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
 
-/* Steps of the item of tile `t` of a causal sequence with a window. */
+static int32_t length_of(const MjAttentionSize *s) { return s->longest > 0 && s->longest < s->tokens ? s->longest : s->tokens; }
+
+/* Steps of the item of tile `t`: from the first key that its first query sees. */
 static int64_t steps_of(const MjAttentionModel *m, const MjAttentionSize *s, int64_t t)
 {
-    const int64_t first = t * m->rows, low = first - s->window + 1 > 0 ? (first - s->window + 1) / m->step : 0;
-    return MJ_CEIL(first + m->rows, m->step) - low;
+    const int64_t first = t * m->rows, begin = first / length_of(s) * length_of(s);
+    const int64_t low = first - s->window + 1 > begin ? first - s->window + 1 : begin;
+    return MJ_CEIL(first + m->rows, m->step) - low / m->step;
 }
 
 /* The largest sum of steps that a persistent block gets, by the order that the kernels take items in. */
@@ -44,7 +47,8 @@ static double stream_bytes(const MjAttentionModel *m, const MjCard *card, const 
     const bool mirrored = m->order == MJ_ATTENTION_MIRRORED;
     const double row = 4.0 * s->head_dim; /* two bf16 rows of a head */
     const double heads = fmin(s->heads, mirrored ? 2.0 * ceil(blocks / tiles) : blocks), sharing = fmax(1.0, blocks / heads);
-    const double span = mirrored ? s->tokens : fmin(s->tokens, (double)s->window + sharing * m->rows);
+    const double seen = fmin(s->window, length_of(s)), ends = mirrored ? 2.0 : 1.0;
+    const double span = fmin(s->tokens, seen + ends * sharing * m->rows);
     const double missed = clamp(2.0 * heads * span * row / card->l2_bytes - 1.0, 0.0, 1.0); /* from half of the cache on */
     const double stream = steps * m->step * s->head_dim * 2.0 * m->streamed;
     return missed * fmax(0.0, stream / sharing - 0.5 * m->streamed * s->tokens * s->heads * row);

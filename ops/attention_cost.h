@@ -21,10 +21,11 @@ typedef struct MjAttentionModel {
 
 typedef struct MjAttentionSize {
     int32_t tokens, heads, head_dim, window;
+    int32_t longest; /* tokens of a sequence; 0: there is one */
 } MjAttentionSize;
 
-/* tiles: steps in all; waves: those of the busiest multiprocessor; cycles of one step, epilogue_cycles of one item. The sequence
- * is taken to be as long as there are tokens: positions are data. */
+/* tiles: steps in all; waves: those of the busiest multiprocessor; cycles of one step, epilogue_cycles of one item. Positions are
+ * data: every sequence is taken to be as long as the longest. */
 void mj_attention_cost(const MjAttentionModel *model, const MjCard *card, const MjAttentionSize *size, int32_t stages,
                        const MjOpGeometry *geometry, MjTileCost *out);
 

@@ -61,8 +61,8 @@ static const MjAttentionModel bwd_model = {.products = 7, .exponentials = 2, .op
 
 static int32_t value_of(const MjTemplate *t, const int32_t *values, const char *name) { return values[mj_template_param(t, name)]; }
 
-static MjAttentionSize fwd_size(const MjAttentionFwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window}; }
-static MjAttentionSize bwd_size(const MjAttentionBwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window}; }
+static MjAttentionSize fwd_size(const MjAttentionFwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window, a->longest}; }
+static MjAttentionSize bwd_size(const MjAttentionBwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window, a->longest}; }
 
 static void sm80_cost(MjAttentionModel m, int32_t step, const MjTemplate *t, const MjCard *card, MjAttentionSize size,
                       const int32_t *values, const MjOpGeometry *g, MjTileCost *out)

@@ -222,7 +222,7 @@ static void the_model_of_attention_fits_what_was_measured(void **state)
     open_bench(&b, NULL, "sm_90a", "plans");
     for (size_t i = 0; i < sizeof measured / sizeof *measured; i++) {
         const MjOpShape shape = {.tokens = measured[i].tokens, .live = measured[i].tokens, .heads = measured[i].heads, .head_dim = 128,
-                                 .window = measured[i].window};
+                                 .window = measured[i].window, .rows = measured[i].tokens};
         const double fwd = 1e6 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &shape, 0),
                      bwd = 1e6 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_BWD, &shape, 0);
         if (fabs(fwd / measured[i].fwd_us - 1) > 0.15 || fabs(bwd / measured[i].bwd_us - 1) > 0.15)
@@ -230,8 +230,8 @@ static void the_model_of_attention_fits_what_was_measured(void **state)
                      measured[i].heads, measured[i].window, fwd, bwd, measured[i].fwd_us, measured[i].bwd_us);
     }
     /* What the orders are for: many short heads don't fit the L2 cache; a few long ones balance better tile by tile. */
-    const MjOpShape many = {.tokens = 2048, .live = 2048, .heads = 128, .head_dim = 128, .window = 2048},
-                    few = {.tokens = 8192, .live = 8192, .heads = 32, .head_dim = 128, .window = 8192};
+    const MjOpShape many = {.tokens = 2048, .live = 2048, .heads = 128, .head_dim = 128, .window = 2048, .rows = 2048},
+                    few = {.tokens = 8192, .live = 8192, .heads = 32, .head_dim = 128, .window = 8192, .rows = 8192};
     assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &many, 1) < 0.8 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &many, 0));
     assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 1) > attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 0));
     close_bench(&b);
