@@ -15,6 +15,7 @@ typedef struct MjCompileRequest {
     const char *target;      /* "cpu:avx512_bf16", "sm_90a" */
     const char *entry;       /* first kernel's name */
     double timeout_s;        /* a child is killed after this; 0 = none */
+    int threads;             /* NVRTC: for the entry points of one source, where nothing else waits for the cores; 0 = 1 */
 } MjCompileRequest;
 
 typedef struct MjCompileResult {
@@ -22,7 +23,7 @@ typedef struct MjCompileResult {
     size_t image_bytes;
     char *log;       /* malloc'd, NULL if empty */
     double seconds;
-    double cpu_seconds; /* of the calling thread (nvrtc): what a busy machine does not lengthen; 0 where unknown */
+    double cpu_seconds; /* of the calling thread (nvrtc): what a busy machine does not lengthen; 0 where unknown, as of several threads */
     int registers, spill_bytes, stack_bytes, shared_bytes; /* from ptxas; -1 where unknown (cpu) */
 } MjCompileResult;
 

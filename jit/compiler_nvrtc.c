@@ -37,6 +37,7 @@ typedef struct NvrtcCompiler {
     void *library;
     NvrtcApi api;
     const char *flags;
+    bool splits; /* knows --split-compile */
     char identity[128];
 } NvrtcCompiler;
 
@@ -139,7 +140,8 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     const NvrtcApi *api = &c->api;
     NvrtcProgram program = NULL;
     MjCompileResult r = {.registers = -1, .spill_bytes = -1, .stack_bytes = -1, .shared_bytes = -1};
-    char arch[96], flags[160], words[700];
+    char arch[96], flags[160], split[40], words[700];
+    const int threads = req->threads > 1 && c->splits ? req->threads : 1;
     const char *options[16];
     int n = 0, rc = 0;
     size_t log_len = 0;
@@ -150,6 +152,8 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     options[n++] = arch;
     snprintf(flags, sizeof flags, "%s", c->flags);
     for (char *at = flags, *w; (w = strsep(&at, " ")) != NULL;) options[n++] = w;
+    snprintf(split, sizeof split, "--split-compile=%d", threads);
+    if (threads > 1) options[n++] = split;
     int status = api->create(&program, req->source, req->source_name, 0, NULL, NULL);
     if (status != 0) return mj_error(err, MJ_ERR_COMPILE, "NVRTC could not take %s: %s", req->source_name, api->error_string(status));
     if (req->timeout_s > 0 && api->set_flow_callback) (void)api->set_flow_callback(program, is_late, &until);
@@ -176,7 +180,7 @@ static int compile(MjCompiler *base, const MjCompileRequest *req, MjCompileResul
     MJ_TRY(take_image(api, program, req, &r, err));
     mj_compile_log_read(r.log, &r);
     r.seconds = (double)(mj_clock_ns() - start) * 1e-9;
-    r.cpu_seconds = thread_seconds() - cpu_start;
+    r.cpu_seconds = threads > 1 ? 0 : thread_seconds() - cpu_start;
     *out = r;
     r = (MjCompileResult){.image = NULL};
 out:
@@ -224,6 +228,7 @@ static void name_build(NvrtcCompiler *c)
 
     c->api.version(&major, &minor);
     c->flags = major >= 13 ? flags_text_13 : flags_text;
+    c->splits = major >= 13;
     char *id = dlinfo(c->library, RTLD_DI_LINKMAP, &map) == 0 && map ? mj_build_id(map->l_name) : NULL;
     snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %s", major, minor, id ? id : "of an unknown build");
     free(id);

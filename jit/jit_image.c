@@ -287,11 +287,12 @@ static int compile(MjJit *jit, Image *image, const char *label, MjError *err)
     pthread_mutex_lock(&jit->mutex);
     rc = open_compiler(jit, err);
     if (rc == 0) rc = check_driver(jit, err);
+    const int threads = jit->preparing ? 1 : image->tmpl->n_kernels; /* a plan keeps the cores busy with its other images */
     pthread_mutex_unlock(&jit->mutex);
     if (rc != 0) goto out;
     MJ_TRY(mj_template_expand(image->tmpl, &jit->sources, image->bound, NULL, &source, err));
     MjCompileRequest req = {.source = source, .source_name = image->tmpl->file, .target = jit->target,
-                            .entry = image->tmpl->kernels[0], .timeout_s = jit->opt.timeout_s};
+                            .entry = image->tmpl->kernels[0], .timeout_s = jit->opt.timeout_s, .threads = threads};
     rc = jit->compiler->compile(jit->compiler, &req, &result, err);
     pthread_mutex_lock(&jit->mutex);
     jit->counters.compiles += rc == 0;

@@ -352,6 +352,34 @@ static void nvrtc_keeps_its_limit(void **state)
     nvrtc->close(nvrtc);
 }
 
+/* One image holds all entry points, with the numbers of the largest, whether they were compiled one by one or side by side. */
+static void nvrtc_compiles_entry_points_side_by_side(void **state)
+{
+    (void)state;
+    MjCompiler *nvrtc = NULL;
+    MjError err = MJ_ERROR_INIT;
+    MjCompileResult r[2] = {{.image = NULL}, {.image = NULL}};
+    static const char source[] = "extern \"C\" __global__ void first_of_two(float *x) { x[threadIdx.x] *= 2.0f; }\n"
+                                 "extern \"C\" __global__ void second_of_two(double *x) { x[threadIdx.x] = x[0] / x[threadIdx.x]; }\n";
+
+    if (mj_compiler_nvrtc_open(&nvrtc, &err) != 0) {
+        print_message("skipped: %s\n", err.message);
+        mj_error_clear(&err);
+        skip();
+    }
+    for (int i = 0; i < 2; i++) {
+        const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "first_of_two", .threads = i + 1};
+        assert_int_equal(nvrtc->compile(nvrtc, &req, &r[i], &err), 0);
+        assert_non_null(memmem(r[i].image, r[i].image_bytes, "first_of_two", 12));
+        assert_non_null(memmem(r[i].image, r[i].image_bytes, "second_of_two", 13));
+    }
+    assert_int_equal(r[0].registers, r[1].registers);
+    assert_int_equal(r[0].spill_bytes, r[1].spill_bytes);
+    assert_true(r[0].cpu_seconds > 0);
+    for (int i = 0; i < 2; i++) mj_compile_result_free(&r[i]);
+    nvrtc->close(nvrtc);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +391,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(a_hanging_compiler_is_killed, fresh),
         cmocka_unit_test_setup(left_over_folders_go, fresh),
         cmocka_unit_test_setup(nvrtc_keeps_its_limit, fresh),
+        cmocka_unit_test_setup(nvrtc_compiles_entry_points_side_by_side, fresh),
     };
     MjCompiler *cc = NULL;
     MjError err = MJ_ERROR_INIT;
