@@ -9,19 +9,44 @@
 
 #include "rope.h"
 
+typedef struct MjHead { /* a head of q or k and its gradient */
+    MjLanes x, d;
+    float rstd;
+} MjHead;
+
 /* z = rope(x), out = gain rstd z: dz = gain rstd (d - z rstd^2 mean(d z)), dx = dz turned back */
-MJ_FN void head_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, const uint16_t *in, const float *d_in,
-                    float rstd, uint16_t *dx)
+MJ_FN void head_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, MjHead *h, int32_t head_dim, int32_t left, uint16_t *dx)
 {
-    MjLanes x, d, dot;
-    mj_load_bf16(&x, in, HEAD_DIM);
-    mj_load_f32(&d, d_in, HEAD_DIM);
-    const MjLanes z = mj_rope_turn(rope, &x, 1.0f, HEAD_DIM);
-    MJ_FOR_LANES(l) dot.v[l] = d.v[l] * z.v[l];
-    const float along = mj_lanes_sum(&dot) / (float)HEAD_DIM * rstd * rstd;
-    MJ_FOR_LANES(l) d.v[l] = args->gain * rstd * mj_fmaf(-along, z.v[l], d.v[l]);
-    const MjLanes back = mj_rope_turn(rope, &d, -1.0f, HEAD_DIM);
-    mj_store_bf16(dx, &back, HEAD_DIM);
+    MjLanes dot;
+    const MjLanes z = mj_rope_turn(rope, &h->x, 1.0f, head_dim);
+    MJ_FOR_LANES(l) dot.v[l] = h->d.v[l] * z.v[l];
+    const float along = mj_lanes_sum(&dot) / (float)head_dim * h->rstd * h->rstd;
+    MJ_FOR_LANES(l) h->d.v[l] = args->gain * h->rstd * mj_fmaf(-along, z.v[l], h->d.v[l]);
+    const MjLanes back = mj_rope_turn(rope, &h->d, -1.0f, head_dim);
+    mj_store_bf16(dx, &back, left);
+}
+
+/* left: head_dim, or MJ_WHOLE for a chunk. All of a head is loaded before any of it is used. */
+MJ_FN void token_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, int32_t n, int32_t head_dim, int32_t left)
+{
+    for (int32_t h = 0; h < HEADS; h++) {
+        const int64_t at = (int64_t)n * HEADS + h, from = at * head_dim;
+        const int64_t q = ((int64_t)n * 3 * HEADS + h) * head_dim;
+        const int64_t k = q + (int64_t)HEADS * head_dim;
+        const int64_t v = k + (int64_t)HEADS * head_dim;
+        MjHead of_q, of_k;
+        MjLanes dv;
+        mj_load_bf16(&of_q.x, args->qkv + q, left);
+        mj_load_f32(&of_q.d, args->dq + from, left);
+        mj_load_bf16(&of_k.x, args->qkv + k, left);
+        mj_load_f32(&of_k.d, args->dk + from, left);
+        mj_load_f32(&dv, args->dv + from, left);
+        of_q.rstd = args->q_rstd[at];
+        of_k.rstd = args->k_rstd[at];
+        head_bwd(args, rope, &of_q, head_dim, left, args->dqkv + q);
+        head_bwd(args, rope, &of_k, head_dim, left, args->dqkv + k);
+        mj_store_bf16(args->dqkv + v, &dv, left);
+    }
 }
 
 MJ_KERNEL(rope_qknorm_bwd, MjRopeQknormBwdArgs)
@@ -30,16 +55,10 @@ MJ_KERNEL(rope_qknorm_bwd, MjRopeQknormBwdArgs)
     mj_rope_init(&rope, (double)args->rope_base, HEAD_DIM);
     MJ_FOR_ROWS(n, TOKENS) {
         mj_rope_at(&rope, args->pos[n], HEAD_DIM);
-        for (int32_t h = 0; h < HEADS; h++) {
-            const int64_t q = ((int64_t)n * 3 * HEADS + h) * HEAD_DIM;
-            const int64_t k = q + (int64_t)HEADS * HEAD_DIM;
-            const int64_t v = k + (int64_t)HEADS * HEAD_DIM;
-            const int64_t at = (int64_t)n * HEADS + h;
-            head_bwd(args, &rope, args->qkv + q, args->dq + at * HEAD_DIM, args->q_rstd[at], args->dqkv + q);
-            head_bwd(args, &rope, args->qkv + k, args->dk + at * HEAD_DIM, args->k_rstd[at], args->dqkv + k);
-            MjLanes dv;
-            mj_load_f32(&dv, args->dv + at * HEAD_DIM, HEAD_DIM);
-            mj_store_bf16(args->dqkv + v, &dv, HEAD_DIM);
+        if (HEAD_DIM == MJ_CHUNK) {
+            token_bwd(args, &rope, n, MJ_CHUNK, MJ_WHOLE);
+        } else {
+            token_bwd(args, &rope, n, HEAD_DIM, HEAD_DIM);
         }
     }
 }

@@ -102,7 +102,7 @@ static double rf_flops(const void *args) { return 2.0 * 7.0 * (double)rf_nhd(arg
 const MjOpRow mj_row_rope_qknorm_fwd = {
     .id = MJ_OP_ROPE_QKNORM_FWD, .name = "rope_qknorm_fwd", .doc = "RoPE, then RMSNorm over the head, for q and k", .args_bytes = sizeof(MjRopeQknormFwdArgs),
     .fields = {MJ_FIELD(MjRopeQknormFwdArgs, tokens), MJ_FIELD(MjRopeQknormFwdArgs, heads), MJ_FIELD(MjRopeQknormFwdArgs, head_dim)},
-    .phases = {{"rope_qknorm_fwd", MJ_WORK_ROWS, rf_n}},
+    .phases = {{"rope_qknorm_fwd", MJ_WORK_ROWS, rf_n, NULL, 8}}, /* frequencies in double, once a block */
     .buffers = {MJ_BUFFER(MjRopeQknormFwdArgs, qkv, MJ_BUF_BF16, MJ_IN, rf_qkv, rf_d),
                 MJ_BUFFER(MjRopeQknormFwdArgs, pos, MJ_BUF_I32, MJ_IN, rf_n, NULL),
                 MJ_BUFFER(MjRopeQknormFwdArgs, q, MJ_BUF_BF16, MJ_OUT, rf_nhd, rf_d),
@@ -127,7 +127,7 @@ static double rb_flops(const void *args) { return 2.0 * 14.0 * (double)rb_nhd(ar
 const MjOpRow mj_row_rope_qknorm_bwd = {
     .id = MJ_OP_ROPE_QKNORM_BWD, .name = "rope_qknorm_bwd", .doc = "Gradient of RoPE and QK-norm, and v's cast", .args_bytes = sizeof(MjRopeQknormBwdArgs),
     .fields = {MJ_FIELD(MjRopeQknormBwdArgs, tokens), MJ_FIELD(MjRopeQknormBwdArgs, heads), MJ_FIELD(MjRopeQknormBwdArgs, head_dim)},
-    .phases = {{"rope_qknorm_bwd", MJ_WORK_ROWS, rb_n}},
+    .phases = {{"rope_qknorm_bwd", MJ_WORK_ROWS, rb_n, NULL, 8}}, /* as above */
     .buffers = {MJ_BUFFER(MjRopeQknormBwdArgs, qkv, MJ_BUF_BF16, MJ_IN, rb_qkv, rb_d),
                 MJ_BUFFER(MjRopeQknormBwdArgs, pos, MJ_BUF_I32, MJ_IN, rb_n, NULL),
                 MJ_BUFFER(MjRopeQknormBwdArgs, q_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),

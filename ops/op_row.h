@@ -23,6 +23,7 @@ typedef struct MjOpPhase { /* entry points of an op, launched in turn */
     MjOpWork work;
     int64_t (*count)(const void *args); /* rows or items; NULL for MJ_WORK_ONE */
     int64_t (*tuned_count)(const void *args, const MjLaunchRecord *record); /* before `count`, where tuning decides it; or NULL */
+    int unit_blocks; /* MJ_WORK_ROWS on a GPU: most blocks for each multiprocessor, fewer where a block begins with work; 0: the usual 32 */
 } MjOpPhase;
 
 /* How a matrix template runs on a cuda device. Private to the template's own file in ops/. */

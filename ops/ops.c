@@ -190,7 +190,7 @@ static void choose_grid(const MjOps *ops, const MjOpRow *row, const MjOpPhase *p
         l->block = 1;
     } else if (phase->work == MJ_WORK_ROWS) {
         count = (count + CUDA_WARPS - 1) / CUDA_WARPS;
-        limit = (int64_t)info->units * CUDA_ROW_BLOCKS;
+        limit = (int64_t)info->units * (phase->unit_blocks > 0 ? phase->unit_blocks : CUDA_ROW_BLOCKS);
     } else {
         limit = (int64_t)info->units * CUDA_ITEM_BLOCKS;
     }
