@@ -8,14 +8,14 @@
 // mj:param TOP_K fixed min:1 max:32
 // mj:param TOKENS varying min:1
 
-/* A weight w is the sum of three bf16 numbers: w rounded, the rest rounded, and the rest of that, so products with rows of
- * bf16 lose nothing before they are added in f32. The small terms have a sum of their own, which the large sum's rounding
- * does not touch. A warp has 32 tokens; four lanes (a quad) have the scores of a token, lane q those of columns 2 q and
- * 2 q + 1 of each 8 experts.
+/* Weights are three bf16 terms each; the two small ones have a sum of their own, which the large sum's rounding does not
+ * touch. A warp has 32 tokens; four lanes (a quad) have the scores of a token, lane q those of columns 2 q and 2 q + 1 of
+ * each 8 experts.
  *
  * The order of the 16 products that an mma adds is free as long as both operands agree: here lane q of a quad has the columns
  * 8 q .. 8 q + 7 of 32, the first four for one mma, the others for the next. So a lane reads 16 bytes of a row at once, straight
  * from global memory, and 16 bytes of a term from shared memory. */
+#include "bf16_terms.cuh"
 #include "router_tile.h"
 
 #define FRAGS (MJ_ROUTER_EXPERTS / 8)
@@ -59,11 +59,7 @@ MJ_FN void split_weights(const unsigned char *raw, unsigned char *terms)
         unsigned char *to = terms + step * STEP_BYTES + item / 32 % FRAGS * 3 * FRAG_BYTES + item % 32 * 16;
         _Pragma("unroll") for (int32_t t = 0; t < 3; t++) {
             uint32_t pair[4];
-            _Pragma("unroll") for (int32_t p = 0; p < 4; p++) {
-                pair[p] = mj_bf16_pair(w[2 * p], w[2 * p + 1]);
-                w[2 * p] -= mj_bits_f32(pair[p] << 16);
-                w[2 * p + 1] -= mj_bits_f32(pair[p] & 0xffff0000u);
-            }
+            _Pragma("unroll") for (int32_t p = 0; p < 4; p++) pair[p] = mj_bf16_term(&w[2 * p], &w[2 * p + 1]);
             *(uint4 *)(to + t * FRAG_BYTES) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
         }
     }

@@ -9,4 +9,12 @@
 #define MJ_ROUTER_TERMS_BYTES (MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 3 * 2) /* weights as three bf16 terms */
 #define MJ_ROUTER_BYTES (MJ_ROUTER_TERMS_BYTES + MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 4) /* and in f32, as they arrive */
 
+/* The gradient of the weights: a block has 64 experts, 128 columns and a chunk of tokens, 64 of them in shared memory at a time. */
+#define MJ_ROUTER_BWD_TOKENS 512
+#define MJ_ROUTER_BWD_STEP 64
+#define MJ_ROUTER_BWD_COLUMNS 128
+#define MJ_ROUTER_BWD_TERMS_BYTES (MJ_ROUTER_EXPERTS * MJ_ROUTER_BWD_STEP * 3 * 2)
+#define MJ_ROUTER_BWD_ROWS_BYTES (MJ_ROUTER_BWD_STEP * MJ_ROUTER_BWD_COLUMNS * 2)
+#define MJ_ROUTER_BWD_BYTES (MJ_ROUTER_BWD_TERMS_BYTES + 2 * MJ_ROUTER_BWD_ROWS_BYTES)
+
 #endif

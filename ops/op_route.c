@@ -64,8 +64,30 @@ MJ_COUNT(rb_weight_items, MjRouterBwdArgs, (int64_t)a->experts * MJ_CEIL(a->widt
 static double rb_length(const void *args) { return (double)((const MjRouterBwdArgs *)args)->tokens; }
 static double rb_flops(const void *args) { return 4.0 * (double)rb_nk(args) * (double)rb_w(args); }
 
+static const char *rb_template(MjFamily family, int arch, const void *args)
+{
+    (void)arch;
+    (void)args;
+    return family == MJ_FAMILY_CPU ? "router_bwd_cpu" : "router_bwd_sm80";
+}
+static int rb_geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g, MjError *err)
+{
+    const MjRouterBwdArgs *a = args;
+    const int64_t strips = MJ_CEIL(a->width, MJ_ROUTER_BWD_COLUMNS), most = (int64_t)info->units * 32; /* blocks of 8 rows */
+    const int64_t rows = MJ_CEIL(kernel == 0 ? a->tokens : a->experts * strips, 8);
+    (void)record, (void)err;
+    *g = (MjOpGeometry){.block = 256, .grid = (uint32_t)(rows < most ? rows : most)};
+    if (kernel != 1) return 0;
+    *g = (MjOpGeometry){.block = MJ_ROUTER_THREADS, .shared_bytes = MJ_ROUTER_BWD_BYTES,
+                        .grid = (uint32_t)(strips * MJ_CEIL(a->tokens, MJ_ROUTER_BWD_TOKENS) * MJ_CEIL(a->experts, MJ_ROUTER_EXPERTS))};
+    return 0;
+}
+static const MjOpMatrix rb_sm80 = {.tmpl = "router_bwd_sm80", .geometry = rb_geometry};
+static const MjOpMatrix *const rb_matrix[] = {&rb_sm80, NULL};
+
 const MjOpRow mj_row_router_bwd = {
-    .id = MJ_OP_ROUTER_BWD, .name = "router_bwd", .doc = "Gradient of the router", .args_bytes = sizeof(MjRouterBwdArgs),
+    .id = MJ_OP_ROUTER_BWD, .name = "router_bwd", .doc = "Gradient of the router", .choose = rb_template, .matrix = rb_matrix,
+    .args_bytes = sizeof(MjRouterBwdArgs),
     .fields = {MJ_FIELD(MjRouterBwdArgs, tokens), MJ_FIELD(MjRouterBwdArgs, width), MJ_FIELD(MjRouterBwdArgs, experts),
                MJ_FIELD(MjRouterBwdArgs, top_k)},
     .phases = {{"router_bwd_x", MJ_WORK_ROWS, rb_n}, {"router_bwd_partial", MJ_WORK_ROWS, rb_partial_items},

@@ -1,6 +1,6 @@
-// mj:template router_bwd
+// mj:template router_bwd_cpu
 // mj:doc Gradient of the router: dgate to dlogit and dx, then dweight by chunks of 256 tokens.
-// mj:family cpu cuda
+// mj:family cpu
 // mj:kernel router_bwd_x
 // mj:kernel router_bwd_partial
 // mj:kernel router_bwd_weight
@@ -61,7 +61,6 @@ MJ_KERNEL(router_bwd_x, MjRouterBwdArgs)
 /* acc += dlogit[n][e] x[n] for the tokens from first to last, n ascending; most tokens chose other experts */
 MJ_FN void add_chunk(MjLanes *acc, const MjRouterBwdArgs *args, int32_t first, int32_t last, int32_t e, int32_t c)
 {
-#if MJ_CPU
     for (int32_t n = first; n < last; n++) {
         const float d = args->dlogit[(int64_t)n * EXPERTS + e];
         if (d == 0.0f) continue;
@@ -69,29 +68,6 @@ MJ_FN void add_chunk(MjLanes *acc, const MjRouterBwdArgs *args, int32_t first, i
         mj_load_bf16(&x, args->x + (int64_t)n * WIDTH + c, LEFT(c));
         MJ_FOR_LANES(l) acc->v[l] = mj_fmaf(d, x.v[l], acc->v[l]);
     }
-#else
-    float all[CHUNK_TOKENS / 32]; /* lane l: of tokens first + 32 j + l */
-    _Pragma("unroll") for (int32_t j = 0; j < CHUNK_TOKENS / 32; j++) {
-        const int32_t n = first + 32 * j + MJ_LANE;
-        all[j] = n < last ? args->dlogit[(int64_t)n * EXPERTS + e] : 0.0f;
-    }
-    _Pragma("unroll") for (int32_t j = 0; j < CHUNK_TOKENS / 32; j++) {
-        uint32_t hits = __ballot_sync(0xffffffffu, all[j] != 0.0f);
-        while (hits != 0) { /* four at a time, so that their loads go out together */
-            float d[4];
-            MjLanes x[4];
-            _Pragma("unroll") for (int32_t i = 0; i < 4; i++) {
-                const int32_t lane = hits != 0 ? mj_lowest_bit(hits) : 0;
-                d[i] = __shfl_sync(0xffffffffu, all[j], lane);
-                if (hits == 0) d[i] = 0.0f;
-                mj_load_bf16(&x[i], args->x + (int64_t)(first + 32 * j + lane) * WIDTH + c, LEFT(c));
-                hits &= hits - 1;
-            }
-            _Pragma("unroll") for (int32_t i = 0; i < 4; i++)
-                if (d[i] != 0.0f) MJ_FOR_LANES(l) acc->v[l] = mj_fmaf(d[i], x[i].v[l], acc->v[l]);
-        }
-    }
-#endif
 }
 
 /* partial[t][e] = sum over the tokens of chunk t of dlogit[n][e] x[n], n ascending */

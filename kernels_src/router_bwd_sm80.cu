@@ -1,0 +1,233 @@
+// mj:template router_bwd_sm80
+// mj:doc Gradient of the router: dgate to dlogit and dx, then dweight by mma.sync over chunks of 512 tokens.
+// mj:family cuda
+// mj:kernel router_bwd_x
+// mj:kernel router_bwd_partial
+// mj:kernel router_bwd_weight
+// mj:args MjRouterBwdArgs
+// mj:param WIDTH fixed min:1 max:65536
+// mj:param EXPERTS fixed min:1 max:512
+// mj:param TOP_K fixed min:1 max:32
+// mj:param TOKENS varying min:1
+
+/* The gradient of the weights is a product over tokens: dlogit, f32 in three bf16 terms (zero where a token did not choose the
+ * expert), with bf16 rows. As in router_fwd_sm80 the small terms have a sum of their own. Of a block's four warps each has 32
+ * experts and 64 columns. */
+#include "bf16_terms.cuh"
+#include "router_tile.h"
+
+#define CHUNK_TOKENS MJ_ROUTER_BWD_TOKENS
+#define STEP MJ_ROUTER_BWD_STEP
+#define COLUMNS MJ_ROUTER_BWD_COLUMNS
+#define STRIPS ((WIDTH + COLUMNS - 1) / COLUMNS)
+#define CHUNKS ((TOKENS + CHUNK_TOKENS - 1) / CHUNK_TOKENS)
+#define FRAG_BYTES 512
+#define ROW_BYTES (2 * COLUMNS)
+#define QUAD_LANE (MJ_LANE % 4)
+#define IN_PIECES (WIDTH % 128 == 0 || (WIDTH % 8 == 0 && ((uintptr_t)args->x & 15) == 0))
+
+/* ---- dlogit and dx: a warp for a token ----------------------------------------------------------------------------- */
+
+MJ_FN float warp_sum(float x)
+{
+    for (int32_t by = 16; by > 0; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
+    return x;
+}
+
+/* Lane k: of the k-th choice. gate_k = s_k / S: ds_k = (dgate_k - sum_j dgate_j gate_j) / S; not normalised: ds_k = dgate_k.
+ * Then through the sigmoid. */
+MJ_FN float logit_gradient(const MjRouterBwdArgs *args, int32_t n, int32_t expert)
+{
+    const bool chosen = expert >= 0;
+    const int64_t at = (int64_t)n * TOP_K + MJ_LANE;
+    const float s = chosen ? args->score[(int64_t)n * EXPERTS + expert] : 0.0f;
+    float ds = chosen ? args->dgate[at] : 0.0f;
+    if (args->normalize) {
+        const float gate = chosen ? args->gate[at] : 0.0f, sum = warp_sum(s), along = warp_sum(ds * gate);
+        ds = (ds - along) / sum;
+    }
+    return chosen ? ds * s * (1.0f - s) : 0.0f;
+}
+
+/* One chunk of dx = sum over the choices of d w, in their order; lane k holds the k-th d and where its weights begin. */
+MJ_FN void row_gradient(const MjRouterBwdArgs *args, float d, int32_t expert, int32_t chosen, int32_t c, int32_t left, uint16_t *to)
+{
+    MjLanes dx = mj_lanes_zero();
+    for (int32_t k = 0; k < chosen; k += 8) {
+        MjLanes w[8];
+        _Pragma("unroll") for (int32_t j = 0; j < 8; j++) { /* past the last choice: it again, times nothing */
+            const int32_t e = __shfl_sync(0xffffffffu, expert, k + j < chosen ? k + j : chosen - 1);
+            mj_load_f32(&w[j], args->weight + (int64_t)e * WIDTH + c, left);
+        }
+        _Pragma("unroll") for (int32_t j = 0; j < 8; j++) {
+            const float by = __shfl_sync(0xffffffffu, d, k + j < 32 ? k + j : 31);
+            if (k + j < chosen) MJ_FOR_LANES(l) dx.v[l] = mj_fmaf(by, w[j].v[l], dx.v[l]);
+        }
+    }
+    mj_store_bf16(to, &dx, left);
+}
+
+MJ_KERNEL(router_bwd_x, MjRouterBwdArgs)
+{
+    const int32_t live = args->live[0];
+    MJ_FOR_ROWS(n, TOKENS) {
+        float *dlogit = args->dlogit + (int64_t)n * EXPERTS;
+        uint16_t *dx = args->dx + (int64_t)n * WIDTH;
+        const int32_t expert = n < live && MJ_LANE < TOP_K ? args->expert[(int64_t)n * TOP_K + MJ_LANE] : -1;
+        const int32_t chosen = __popc(__ballot_sync(0xffffffffu, expert >= 0)); /* all or none */
+        const float d = logit_gradient(args, n, expert);
+        MJ_FOR_WARP_LANES(e, EXPERTS) dlogit[e] = 0.0f;
+        __syncwarp();
+        if (expert >= 0) dlogit[expert] = d;
+        if (WIDTH % MJ_CHUNK == 0) {
+            MJ_FOR_CHUNKS(c, WIDTH) row_gradient(args, d, expert, chosen, c, MJ_WHOLE, dx + c);
+        } else {
+            MJ_FOR_CHUNKS(c, WIDTH) row_gradient(args, d, expert, chosen, c, WIDTH - c, dx + c);
+        }
+    }
+}
+
+/* ---- partial[t][e] = sum over the tokens of chunk t of dlogit[n][e] x[n] ---------------------------------------------- */
+
+/* What a thread splits, of 16 experts (its warp's number times 16) and 4 x 16 tokens from n on: its part of an A fragment,
+ * rows lane / 4 and + 8, tokens 2 q, 2 q + 1 and those + 8. */
+MJ_FN void load_gradients(const MjRouterBwdArgs *args, int32_t n, int32_t end, int32_t e0, float (&d)[STEP / 16][8])
+{
+    const int32_t e = e0 + 16 * MJ_WARP_INDEX + MJ_LANE / 4;
+    const float *from = args->dlogit + e;
+    _Pragma("unroll") for (int32_t s = 0; s < STEP / 16; s++)
+        _Pragma("unroll") for (int32_t i = 0; i < 8; i++) {
+            const int32_t token = n + 16 * s + 2 * QUAD_LANE + i % 2 + (i >= 4 ? 8 : 0), up = i / 2 % 2 * 8;
+            d[s][i] = token < end && e + up < EXPERTS ? from[(int64_t)token * EXPERTS + up] : 0.0f;
+        }
+}
+
+/* terms(4 steps of 16 tokens, 4 x 16 experts, 3 terms, 32 lanes, 8 bf16) */
+MJ_FN void split_gradients(float (&d)[STEP / 16][8], unsigned char *terms)
+{
+    _Pragma("unroll") for (int32_t s = 0; s < STEP / 16; s++)
+        _Pragma("unroll") for (int32_t t = 0; t < 3; t++) {
+            uint32_t pair[4];
+            _Pragma("unroll") for (int32_t p = 0; p < 4; p++) pair[p] = mj_bf16_term(&d[s][2 * p], &d[s][2 * p + 1]);
+            *(uint4 *)(terms + ((s * 4 + MJ_WARP_INDEX) * 3 + t) * FRAG_BYTES + MJ_LANE * 16) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+        }
+}
+
+/* Starts copying rows n .. n + STEP - 1 from column c on; zeros from token `end` and past the last column. A row's 16-byte
+ * pieces are permuted by its number, so that eight rows of a fragment lie in different banks. */
+MJ_FN void load_rows(const MjRouterBwdArgs *args, int32_t n, int32_t end, int32_t c, unsigned char *rows)
+{
+    const int32_t piece = (int32_t)threadIdx.x % (COLUMNS / 8), column = c + 8 * piece;
+    _Pragma("unroll 4") for (int32_t r = (int32_t)threadIdx.x / (COLUMNS / 8); r < STEP; r += MJ_ROUTER_THREADS / (COLUMNS / 8)) {
+        const int32_t left = n + r < end ? WIDTH - column : 0;
+        const uint16_t *from = args->x + (left > 0 ? (int64_t)(n + r) * WIDTH + column : 0);
+        unsigned char *to = rows + r * ROW_BYTES + ((piece ^ (r & 7)) << 4);
+        if (IN_PIECES) {
+            mj_ptx_cp_async_16(mj_ptx_shared(to), from, left > 0 ? 16u : 0u);
+            continue;
+        }
+        for (int32_t i = 0; i < 8; i++) ((uint16_t *)to)[i] = left > i ? from[i] : (uint16_t)0;
+    }
+    mj_ptx_cp_async_commit();
+}
+
+struct MjRouterSums { /* of 32 experts and 64 columns, the large terms' and the small ones' */
+    float large[2][8][4], small[2][8][4];
+};
+
+/* += STEP tokens, for the warp's half of the experts and of the columns */
+MJ_FN void add_products(MjRouterSums &sums, const unsigned char *terms, uint32_t rows, int32_t half_e, int32_t half_c)
+{
+    _Pragma("unroll 1") for (int32_t s = 0; s < STEP / 16; s++) {
+        mj_u32 a[2][3][4];
+        _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
+            _Pragma("unroll") for (int32_t t = 0; t < 3; t++) {
+                const uint4 v = *(const uint4 *)(terms + ((s * 4 + 2 * half_e + i) * 3 + t) * FRAG_BYTES + MJ_LANE * 16);
+                a[i][t][0] = v.x, a[i][t][1] = v.y, a[i][t][2] = v.z, a[i][t][3] = v.w;
+            }
+        _Pragma("unroll") for (int32_t f = 0; f < 8; f += 2) {
+            const int32_t row = 16 * s + MJ_LANE % 16, piece = 8 * half_c + f + MJ_LANE / 16;
+            mj_u32 v[4];
+            mj_ptx_ldmatrix_x4_trans(v, rows + (uint32_t)(row * ROW_BYTES + ((piece ^ (row & 7)) << 4)));
+            const mj_u32 b[2][2] = {{v[0], v[1]}, {v[2], v[3]}};
+            _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
+                _Pragma("unroll") for (int32_t t = 0; t < 3; t++)
+                    _Pragma("unroll") for (int32_t j = 0; j < 2; j++)
+                        mj_ptx_mma_bf16(t == 0 ? sums.large[i][f + j] : sums.small[i][f + j], a[i][t], b[j]);
+        }
+    }
+}
+
+MJ_FN void store_sums(const MjRouterBwdArgs *args, const MjRouterSums &s, int32_t t, int32_t e0, int32_t c0)
+{
+    _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
+        _Pragma("unroll") for (int32_t h = 0; h < 2; h++) {
+            const int32_t e = e0 + 16 * i + 8 * h + MJ_LANE / 4;
+            if (e >= EXPERTS) continue;
+            float *to = args->partial + ((int64_t)t * EXPERTS + e) * WIDTH;
+            _Pragma("unroll") for (int32_t f = 0; f < 8; f++) {
+                const int32_t c = c0 + 8 * f + 2 * QUAD_LANE;
+                const float a = s.large[i][f][2 * h] + s.small[i][f][2 * h], b = s.large[i][f][2 * h + 1] + s.small[i][f][2 * h + 1];
+                if (WIDTH % 2 == 0) {
+                    if (c < WIDTH) *(float2 *)(to + c) = make_float2(a, b);
+                    continue;
+                }
+                if (c < WIDTH) to[c] = a;
+                if (c + 1 < WIDTH) to[c + 1] = b;
+            }
+        }
+}
+
+MJ_KERNEL_BOUNDS(router_bwd_partial, MjRouterBwdArgs, MJ_ROUTER_THREADS, 2)
+{
+    const int32_t item = (int32_t)mj_block, c = item % STRIPS * COLUMNS, t = item / STRIPS % CHUNKS, e0 = item / STRIPS / CHUNKS * MJ_ROUTER_EXPERTS;
+    const int32_t live = args->live[0], first = t * CHUNK_TOKENS, end = first + CHUNK_TOKENS < live ? first + CHUNK_TOKENS : live;
+    const int32_t half_e = MJ_WARP_INDEX % 2, half_c = MJ_WARP_INDEX / 2;
+    unsigned char *terms = (unsigned char *)mj_shared, *rows = terms + MJ_ROUTER_BWD_TERMS_BYTES;
+    MjRouterSums s;
+    float d[STEP / 16][8];
+    _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
+        _Pragma("unroll") for (int32_t f = 0; f < 8; f++)
+            _Pragma("unroll") for (int32_t j = 0; j < 4; j++) s.large[i][f][j] = s.small[i][f][j] = 0.0f;
+    _Pragma("unroll 1") for (int32_t n = first - STEP; n < end; n += STEP) { /* the first turn only starts copying */
+        const int32_t odd = (n - first) / STEP & 1;
+        mj_ptx_cp_async_wait<0>();
+        __syncthreads(); /* the rows have come; all are done with the terms and the rows before */
+        if (n >= first) split_gradients(d, terms);
+        if (n + STEP < end) {
+            load_rows(args, n + STEP, end, c, rows + (odd ^ 1) * MJ_ROUTER_BWD_ROWS_BYTES);
+            load_gradients(args, n + STEP, end, e0, d);
+        }
+        __syncthreads();
+        if (n >= first) add_products(s, terms, mj_ptx_shared(rows) + (uint32_t)(odd * MJ_ROUTER_BWD_ROWS_BYTES), half_e, half_c);
+    }
+    store_sums(args, s, t, e0 + 32 * half_e, c + 64 * half_c);
+}
+
+/* ---- dweight += the chunks, in order ------------------------------------------------------------------------------------ */
+
+MJ_FN void add_chunks(const MjRouterBwdArgs *args, int64_t at, int32_t left)
+{
+    MjLanes acc = mj_lanes_zero(), sum;
+    mj_load_f32(&sum, args->dweight + at, left);
+    MJ_UNROLL_BY(8) for (int32_t t = 0; t < CHUNKS; t++) {
+        MjLanes x;
+        mj_load_f32(&x, args->partial + (int64_t)t * EXPERTS * WIDTH + at, left);
+        MJ_FOR_LANES(l) acc.v[l] += x.v[l];
+    }
+    MJ_FOR_LANES(l) sum.v[l] += acc.v[l];
+    mj_store_f32(args->dweight + at, &sum, left);
+}
+
+MJ_KERNEL(router_bwd_weight, MjRouterBwdArgs)
+{
+    MJ_FOR_ROWS(item, EXPERTS * STRIPS) {
+        const int32_t c = item % STRIPS * COLUMNS;
+        const int64_t at = (int64_t)(item / STRIPS) * WIDTH + c;
+        if (WIDTH % MJ_CHUNK == 0) {
+            add_chunks(args, at, MJ_WHOLE);
+        } else {
+            add_chunks(args, at, WIDTH - c);
+        }
+    }
+}
