@@ -14,6 +14,7 @@
 const MjArgSpec mj_kernels_options[] = {
     {"target", MJ_ARG_STRING, "TARGET", "compile the matrix kernels (or NAME) for sm_90a, ... and print what they use", 0, 0, 0},
     {"explain", MJ_ARG_STRING, "'OP SHAPE'", "how tiles are chosen, as in 'gemm m=4096,n=768,k=768,experts=8'", 0, 0, 0},
+    {"device", MJ_ARG_STRING, "DEVICE", "with --explain: cuda, cuda:N or cpu, with what `mojit tune` measured on it", 0, 0, 0},
     {"candidates", MJ_ARG_INT, "N", "with --explain: how many candidates to print; default 12", 0, 1, 100000},
     {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},

@@ -20,6 +20,7 @@ const MjArgSpec mj_tune_options[] = {
     {"shape", MJ_ARG_STRING, "NAME=VALUE,...", "the shape of the op, such as m=4096,n=768,k=768,experts=8", 0, 0, 0},
     {"device", MJ_ARG_STRING, "DEVICE", "cpu, cuda or cuda:N; default: the best that is there", 0, 0, 0},
     {"candidates", MJ_ARG_INT, "N", "measure the N that the model finds cheapest; default 16", 0, 1, 100000},
+    {"quick", MJ_ARG_FLAG, NULL, "these only: no values that the model leaves at their defaults", 0, 0, 0},
     {"seconds", MJ_ARG_STRING, "S", "time spent on timing one candidate; default 0.1", 0, 0, 0},
     {"dry-run", MJ_ARG_FLAG, NULL, "measure and print, keep nothing", 0, 0, 0},
     {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
@@ -30,8 +31,8 @@ typedef struct MjTuneRun {
     const MjArgs *args;
     MjOps ops;
     MjTable *table;
-    int most, shapes, better;
-    double seconds;
+    MjTuneEffort effort;
+    int shapes, better;
     bool every; /* one op: a row for each candidate; else one for each shape */
 } MjTuneRun;
 
@@ -52,7 +53,7 @@ static void candidate_row(MjTuneRun *run, const MjTuned *t, int i, const char *r
     mj_table_text(run->table, t->asked.tmpl->name);
     mj_table_text(run->table, request);
     mj_table_text(run->table, mj_str_text(&values));
-    mj_table_real(run->table, c->model_s > 0.0 ? 1e6 * c->model_s : (double)NAN, 1);
+    mj_table_real(run->table, c->model_s > 0.0 && !c->explored ? 1e6 * c->model_s : (double)NAN, 1);
     mj_table_real(run->table, timed ? 1e6 * c->time.median_s : (double)NAN, 1);
     mj_table_show(run->table, timed ? json_pack("[ff]", 1e6 * c->time.low_s, 1e6 * c->time.high_s) : json_null(), timed ? spread : "n/a");
     mj_table_real(run->table, timed ? choice->time.median_s / c->time.median_s : (double)NAN, 3);
@@ -67,7 +68,7 @@ static int tune_shape(MjTuneRun *run, MjOpId op, const MjOpShape *shape, MjError
     int rc = 0;
     mj_shape_text(shape, &request);
     mj_term_progress("tuning %s %s", mj_op_name(op), mj_str_text(&request));
-    rc = mj_tune(&run->ops, op, shape, run->most, run->seconds, &t, err);
+    rc = mj_tune(&run->ops, op, shape, &run->effort, &t, err);
     mj_term_progress_done();
     if (rc != 0) goto out;
     for (int i = 0; i < t.n; i++)
@@ -148,7 +149,8 @@ int mj_cmd_tune(const MjArgs *args, MjError *err)
     const char *const *words;
     const size_t n = mj_args_words(args, &words);
     const char *seconds = mj_args_string(args, "seconds");
-    MjTuneRun run = {.args = args, .most = (int)mj_args_int(args, "candidates", 16), .seconds = seconds != NULL ? atof(seconds) : 0.1,
+    MjTuneRun run = {.args = args, .effort = {.most = (int)mj_args_int(args, "candidates", 16), .explore = !mj_args_flag(args, "quick"),
+                                              .seconds = seconds != NULL ? atof(seconds) : 0.1},
                      .every = n > 0 && mj_args_string(args, "shape") != NULL, .table = mj_table_open(columns)};
     MjDevice *device = NULL;
     MjCache *cache = NULL;
@@ -158,7 +160,7 @@ int mj_cmd_tune(const MjArgs *args, MjError *err)
     mj_config_defaults(&config);
     if ((n == 0) == (mj_args_string(args, "config") == NULL))
         MJ_TRY(mj_error(err, MJ_ERR_USAGE, "tune: name an op, as in `mojit tune gemm --shape m=4096,n=768,k=768`, or a configuration with --config"));
-    if (!(run.seconds > 0.0)) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "tune: --seconds needs a number above 0, not '%s'", seconds));
+    if (!(run.effort.seconds > 0.0)) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "tune: --seconds needs a number above 0, not '%s'", seconds));
     MJ_TRY(mj_mode_find("static", &options.mode, err));
     MJ_TRY(mj_device_open(mj_args_string(args, "device"), NULL, &device, err));
     MJ_TRY(mj_setup_cache(&config, &cache, err));

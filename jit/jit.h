@@ -80,6 +80,9 @@ void mj_jit_full_values(const MjRequest *req, int32_t *full);
 bool mj_jit_tuned_find(MjJit *jit, const MjRequest *asked, MjRequest *tuned, char **notes);
 int mj_jit_tuned_keep(MjJit *jit, const MjRequest *asked, const MjRequest *tuned, const char *notes, MjError *err) MJ_MUST_CHECK;
 
+/* What mj_jit_get_chosen would take in the place of `chosen`: the measured choice, or `chosen` as it is. Compiles nothing. */
+void mj_jit_measured(MjJit *jit, const MjRequest *asked, MjRequest *chosen);
+
 const char *mj_jit_target(const MjJit *jit); /* what images are compiled for; lives as long as the JIT */
 void mj_jit_note(const MjJit *jit, const char *line); /* hands a layer's line to the log of the options */
 

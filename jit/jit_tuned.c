@@ -108,3 +108,10 @@ void mj_jit_tuned_apply(MjJit *jit, const MjRequest *asked, MjRequest *chosen)
     }
     *chosen = tuned;
 }
+
+void mj_jit_measured(MjJit *jit, const MjRequest *asked, MjRequest *chosen)
+{
+    pthread_mutex_lock(&jit->mutex);
+    mj_jit_tuned_apply(jit, asked, chosen);
+    pthread_mutex_unlock(&jit->mutex);
+}

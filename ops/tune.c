@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "ops/matrix_list.h"
+#include "ops/tune_explore.h"
 #include "runtime/base/mem.h"
 
 #define CHUNK_BYTES ((size_t)64 << 20)
@@ -122,31 +123,87 @@ static bool has_tuning(const MjTemplate *t)
     return false;
 }
 
-int mj_tune(MjOps *ops, MjOpId op, const MjOpShape *shape, int most, double seconds, MjTuned *out, MjError *err)
+/* What the measuring of a shape works with. */
+typedef struct Bench {
+    MjOps *ops;
+    MjOpId op;
+    const MjMatrixKernel *kernel;
+    const void *args;
+    MjCase *c;
+    double seconds;
+    XXH128_hash_t want; /* bits of the choice */
+} Bench;
+
+static int measure_one(Bench *b, MjTuneCandidate *candidate, MjError *err)
+{
+    XXH128_hash_t bits;
+    return measure(b->ops, b->op, b->c, b->kernel->asked.tmpl, b->seconds, &b->want, candidate, &bits, err);
+}
+
+/* The choice first: its bits are what the others must give. */
+static int measure_listed(Bench *b, MjTuned *t, MjError *err)
+{
+    const MjTemplate *tmpl = b->kernel->asked.tmpl;
+    MjTuneCandidate *choice = &t->candidates[t->choice];
+    int rc;
+    MJ_TRY(measure(b->ops, b->op, b->c, tmpl, b->seconds, NULL, choice, &b->want, err));
+    if (choice->refused[0] != '\0')
+        MJ_TRY(mj_error(err, MJ_ERR_COMPILE, "%s: the choice itself fails: %s", tmpl->name, choice->refused));
+    for (int i = 0; i < t->n; i++)
+        if (i != t->choice) MJ_TRY(measure_one(b, &t->candidates[i], err));
+out:
+    return rc;
+}
+
+/* From the fastest so far on, one parameter after the other; each is left at its best before the next is tried. */
+static int explore(Bench *b, MjTuned *t, MjError *err)
+{
+    const MjTemplate *tmpl = b->kernel->asked.tmpl;
+    int32_t tries[MJ_TUNE_MOST_TRIES];
+    int rc = 0;
+    for (int p = 0; p < tmpl->n_params; p++) {
+        pick(t);
+        const int n = mj_tune_tries(tmpl, p, t->candidates[t->winner].values[p], tries);
+        for (int i = 0, from = t->winner; i < n; i++) {
+            MjTileCandidate tile;
+            bool known = false;
+            if (!mj_tune_try(b->kernel->matrix, tmpl, mj_jit_target(b->ops->jit), b->ops->device->ops->info(b->ops->device), b->args,
+                             t->candidates[from].values, p, tries[i], &tile))
+                continue;
+            for (int k = 0; k < t->n; k++) known = known || same_values(tmpl, t->candidates[k].values, tile.values);
+            if (known) continue;
+            t->candidates = mj_xrealloc(t->candidates, ((size_t)t->n + 1) * sizeof *t->candidates);
+            MjTuneCandidate *c = &t->candidates[t->n++];
+            *c = (MjTuneCandidate){.model_s = tile.cost.seconds, .explored = true};
+            memcpy(c->values, tile.values, sizeof c->values);
+            MJ_TRY(measure_one(b, c, err));
+        }
+    }
+out:
+    return rc;
+}
+
+int mj_tune(MjOps *ops, MjOpId op, const MjOpShape *shape, const MjTuneEffort *effort, MjTuned *out, MjError *err)
 {
     _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
     MjMatrixKernel k;
     MjTuned t = {.n = 0};
-    MjCase *c = NULL;
-    XXH128_hash_t want, bits;
+    Bench b = {.ops = ops, .op = op, .kernel = &k, .args = args, .seconds = effort->seconds};
     int rc = 0;
     MJ_TRY(mj_matrix_kernel(ops, op, shape, args, &k, err));
     if (!has_tuning(k.asked.tmpl))
         MJ_TRY(mj_error(err, MJ_ERR_USAGE, "%s has no tuning parameters: there is nothing to measure", k.asked.tmpl->name));
     t.asked = k.asked;
-    MJ_TRY(list_candidates(ops, &k, args, most, &t, err));
-    MJ_TRY(mj_case_open(ops, op, shape, 7, &c, err));
-    MJ_TRY(measure(ops, op, c, k.asked.tmpl, seconds, NULL, &t.candidates[t.choice], &want, err));
-    if (t.candidates[t.choice].refused[0] != '\0')
-        MJ_TRY(mj_error(err, MJ_ERR_COMPILE, "%s: the choice itself fails: %s", k.asked.tmpl->name, t.candidates[t.choice].refused));
-    for (int i = 0; i < t.n; i++)
-        if (i != t.choice) MJ_TRY(measure(ops, op, c, k.asked.tmpl, seconds, &want, &t.candidates[i], &bits, err));
+    MJ_TRY(list_candidates(ops, &k, args, effort->most, &t, err));
+    MJ_TRY(mj_case_open(ops, op, shape, 7, &b.c, err));
+    MJ_TRY(measure_listed(&b, &t, err));
+    if (effort->explore) MJ_TRY(explore(&b, &t, err));
     pick(&t);
     *out = t;
     t = (MjTuned){.n = 0};
 out:
     force(ops, NULL, NULL);
-    mj_case_close(c);
+    mj_case_close(b.c);
     mj_tuned_free(&t);
     return rc;
 }

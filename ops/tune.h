@@ -12,18 +12,25 @@ typedef struct MjTuneCandidate {
     MjTiming time;      /* median_s 0: not timed, `refused` says why */
     char refused[200];
     bool chosen;        /* what runs without tuning */
+    bool explored;      /* not one of the model's: see tune_explore.h */
 } MjTuneCandidate;
 
 typedef struct MjTuned {
     MjRequest asked;
-    MjTuneCandidate *candidates; /* in the model's order */
+    MjTuneCandidate *candidates; /* in the model's order; then those that were tried beyond it */
     int n;
     int winner, choice;          /* indices; winner == choice where nothing is faster by more than 1 % */
 } MjTuned;
 
-/* Measures at most `most` candidates (the model's cheapest, and the one that runs without tuning) for `seconds` each. The ops must
- * be on a device. MJ_ERR_MISSING: no template; MJ_ERR_USAGE: the template has no tuning parameters or does not take the shape. */
-int mj_tune(MjOps *ops, MjOpId op, const MjOpShape *shape, int most, double seconds, MjTuned *out, MjError *err) MJ_MUST_CHECK;
+typedef struct MjTuneEffort {
+    int most;       /* the model's cheapest that are measured; the one that runs without tuning always is */
+    bool explore;   /* also try values of the parameters that the model leaves at their defaults, from the fastest on */
+    double seconds; /* for each */
+} MjTuneEffort;
+
+/* Measures candidates. The ops must be on a device. MJ_ERR_MISSING: no template; MJ_ERR_USAGE: the template has no tuning
+ * parameters or does not take the shape. */
+int mj_tune(MjOps *ops, MjOpId op, const MjOpShape *shape, const MjTuneEffort *effort, MjTuned *out, MjError *err) MJ_MUST_CHECK;
 void mj_tuned_free(MjTuned *t);
 
 /* Keeps the winner in the JIT's cache; later runs on this device take it. */

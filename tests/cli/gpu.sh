@@ -40,6 +40,16 @@ expect 0 'Comparison' sim MOJIT_SIMGPU_DEVICES=2 MOJIT_SIMGPU_USE=61 "$mojit" sw
 check 'progress shows GPU 0' grep -qE '^\| GPU 0 Simulated GPU +\| +61' sw/progress.md
 check 'progress shows GPU 1' grep -qE '^\| GPU 1 Simulated GPU +\| +62.*2\.0 GiB.*8\.0 GiB' sw/progress.md
 
+# ---- tiles: what was measured on a device is what later runs on it take, and --explain says so
+tiny='tokens=64,live=64,heads=1,head_dim=64,window=64,rows=64'
+expect 0 'chosen by the least time by the model; not measured on this device' sim "$mojit" kernels --explain "attention_fwd $tiny"
+expect 0 '1 shapes on Simulated GPU: .* kept in the cache' sim "$mojit" tune attention_fwd --shape "$tiny" --candidates 2 --seconds 0.001
+expect 0 'chosen by .mojit tune. on this device \(median_us: ' sim "$mojit" kernels --explain "attention_fwd $tiny"
+check 'the row that runs is marked' grep -qE ' measured +STAGES=' said
+expect 0 'not measured on this device' sim MOJIT_SIMGPU_NAME='NVIDIA H200' "$mojit" kernels --explain "attention_fwd $tiny"
+expect 0 'tuned attention_fwd_sm90 on Simulated GPU' sim "$mojit" cache list
+expect 2 'give one of them' sim "$mojit" kernels --explain "attention_fwd $tiny" --device cuda --target sm_90a
+
 # ---- --device defaults to the best that is there
 expect 0 'Simulated GPU' sim "$mojit" bench sum --mode static --seconds 0.01 --shape count=5000 --json b.json
 check 'bench ran on the GPU' grep -q '"kind": *"cuda"' b.json

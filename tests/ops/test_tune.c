@@ -20,6 +20,7 @@
 #include "ops/matrix_list.h"
 #include "ops/tile_choice.h"
 #include "ops/tune.h"
+#include "ops/tune_explore.h"
 #include "runtime/base/fs.h"
 
 static const char *libraries; /* NULL: none */
@@ -352,7 +353,7 @@ static void tune_shape(const char *device, const char *root, const MjOpShape *sh
     MjRequest found;
     int timed = 0;
     open_bench(&b, device, NULL, root);
-    DO(mj_tune(&b.ops, MJ_OP_GEMM, shape, most, 0.001, &t, err));
+    DO(mj_tune(&b.ops, MJ_OP_GEMM, shape, &(MjTuneEffort){.most = most, .seconds = 0.001}, &t, err));
     assert_true(t.n >= 2);
     for (int i = 0; i < t.n; i++) {
         if (t.candidates[i].refused[0] != '\0') fail_msg("candidate %d: %s", i, t.candidates[i].refused);
@@ -380,6 +381,136 @@ static void measuring_on_the_simulated_gpu(void **state)
     (void)state;
     if (libraries == NULL) skip();
     tune_shape("cuda", "tune-gpu", &(MjOpShape){.m = 128, .n = 64, .k = 64}, 2);
+}
+
+/* ---- beyond the model ------------------------------------------------------------------------------------------------ */
+
+static void values_between_the_limits(void **state)
+{
+    (void)state;
+    static const char source[] = "// mj:template t\n// mj:family cuda\n// mj:kernel t\n// mj:args A\n// mj:param N fixed\n"
+                                 "// mj:param L tuning default:2 values:1,2,3\n// mj:param BAND tuning default:8 min:1 max:20\n"
+                                 "// mj:param ON tuning default:0 min:0 max:1\n// mj:param DELAY tuning default:0 min:0 max:4000\n";
+    MjTemplate *t = NULL;
+    int32_t out[MJ_TUNE_MOST_TRIES];
+    DO(mj_template_parse("t.cu", source, "builtin", &t, err));
+    assert_int_equal(mj_tune_tries(t, 0, 5, out), 0); /* no tuning parameter */
+    assert_int_equal(mj_tune_tries(t, 1, 2, out), 0); /* the model's */
+    assert_int_equal(mj_tune_tries(t, 2, 8, out), 3);
+    assert_true(out[0] == 4 && out[1] == 16 && out[2] == 2); /* not 32 */
+    assert_int_equal(mj_tune_tries(t, 3, 0, out), 1);
+    assert_int_equal(out[0], 1);
+    assert_int_equal(mj_tune_tries(t, 3, 1, out), 1);
+    assert_int_equal(out[0], 0);
+    assert_int_equal(mj_tune_tries(t, 4, 0, out), 4);
+    assert_true(out[0] == 500 && out[3] == 4000);
+    mj_template_free(t);
+}
+
+/* Hopper's GEMM at K 2048: more chunks of the epilogue need shared memory, so a stage less. */
+static void a_try_that_does_not_fit_costs_a_stage(void **state)
+{
+    (void)state;
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    Bench b;
+    MjMatrixKernel k;
+    MjTileCandidate c;
+    int32_t best[MJ_MAX_PARAMS];
+    const MjOpShape shape = {.m = 32768, .n = 4096, .k = 2048, .experts = 8, .group = MJ_GROUP_M, .a_type = MJ_T_E4M3, .b_type = MJ_T_E4M3,
+                             .scale_mode = MJ_SCALE_BLOCK};
+    open_bench(&b, NULL, "sm_90a", "plans");
+    DO(mj_matrix_kernel(&b.ops, MJ_OP_GEMM, &shape, args, &k, err));
+    const MjTemplate *t = k.chosen.tmpl;
+    const int chunks = mj_template_param(t, "CHUNKS"), stages = mj_template_param(t, "STAGES");
+    mj_jit_full_values(&k.chosen, best);
+    best[stages] = 4;
+    assert_true(mj_tune_try(k.matrix, t, "sm_90a", NULL, args, best, chunks, 1, &c)); /* fits as it is: nothing else changes */
+    best[chunks] = 1;
+    assert_memory_equal(c.values, best, (size_t)t->n_params * sizeof *best);
+    assert_true(mj_tune_try(k.matrix, t, "sm_90a", NULL, args, best, chunks, 4, &c));
+    assert_int_equal(c.values[chunks], 4);
+    assert_true(c.values[stages] < 4 || c.geometry.shared_bytes <= (size_t)mj_card_of(90)->shared_bytes);
+    close_bench(&b);
+}
+
+/* A template whose tuning values are not listed is measured all the same: on the cpu, the GEMM with limits instead of a list. */
+static void measuring_beyond_the_model(void **state)
+{
+    (void)state;
+    char folder[100], path[160], *source, *list;
+    Bench b;
+    MjTuned t;
+    MjRequest found;
+    snprintf(folder, sizeof folder, "%s/kernels", base);
+    snprintf(path, sizeof path, "%s/gemm_cpu.c", folder);
+    (void)mkdir(folder, 0700);
+    open_bench(&b, "cpu", NULL, "beyond");
+    const MjTemplate *builtin = NULL;
+    DO(mj_jit_template(b.jit, "gemm_cpu", &builtin, err));
+    source = strdup(builtin->source);
+    list = strstr(source, "BLOCKS tuning default:4 values:");
+    assert_non_null(list);
+    const size_t end = strcspn(list, "\n");
+    char line[64];
+    const int n = snprintf(line, sizeof line, "BLOCKS tuning default:4 min:1 max:8");
+    assert_true((size_t)n <= end);
+    memset(list, ' ', end);
+    memcpy(list, line, (size_t)n);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(source, f);
+    assert_int_equal(fclose(f), 0);
+    free(source);
+    close_bench(&b);
+
+    open_bench(&b, "cpu", NULL, "beyond");
+    DO(mj_jit_add_folder(b.jit, folder, err));
+    DO(mj_tune(&b.ops, MJ_OP_GEMM, &small, &(MjTuneEffort){.most = 4, .explore = true, .seconds = 0.001}, &t, err));
+    assert_int_equal(t.n, 4); /* 4, and beyond it 2, 8, 1 */
+    bool seen[9] = {false};
+    for (int i = 0; i < t.n; i++) {
+        assert_string_equal(t.candidates[i].refused, "");
+        assert_int_equal(t.candidates[i].explored, i > 0);
+        seen[t.candidates[i].values[mj_template_param(t.asked.tmpl, "BLOCKS")]] = true;
+    }
+    assert_true(seen[1] && seen[2] && seen[4] && seen[8]);
+    DO(mj_tune_keep(&b.ops, &t, err));
+    assert_true(mj_jit_tuned_find(b.jit, &t.asked, &found, NULL));
+    mj_tuned_free(&t);
+    close_bench(&b);
+}
+
+/* A measured choice that the model would not make, on the simulated GPU: a later run on the device takes it. */
+static void a_kept_choice_runs_on_the_gpu(void **state)
+{
+    (void)state;
+    static const MjOpShape shape = {.tokens = 64, .live = 64, .heads = 1, .head_dim = 64, .window = 64, .rows = 64};
+    _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES];
+    Bench b;
+    MjMatrixKernel k;
+    MjStr line = MJ_STR_INIT;
+    if (libraries == NULL) skip();
+    open_bench(&b, "cuda", NULL, "kept-gpu");
+    DO(mj_matrix_kernel(&b.ops, MJ_OP_ATTENTION_FWD, &shape, args, &k, err));
+    const int stages = mj_template_param(k.asked.tmpl, "STAGES");
+    MjRequest tuned = k.asked, chosen = k.chosen;
+    mj_jit_full_values(&k.chosen, tuned.values);
+    assert_int_not_equal(tuned.values[stages], 4);
+    tuned.values[stages] = 4;
+    DO(mj_jit_tuned_keep(b.jit, &k.asked, &tuned, "median_us: 1\n", err));
+    close_bench(&b);
+
+    open_bench(&b, "cuda", NULL, "kept-gpu");
+    DO(mj_matrix_kernel(&b.ops, MJ_OP_ATTENTION_FWD, &shape, args, &k, err));
+    chosen = k.chosen;
+    mj_jit_measured(b.jit, &k.asked, &chosen);
+    assert_int_equal(chosen.values[stages], 4);
+    DO(mj_op_check(&b.ops, MJ_OP_ATTENTION_FWD, &shape, 3, "static", &line, err));
+    const MjLaunchRecord *r = mj_jit_repeat(b.jit, &k.asked);
+    assert_non_null(r);
+    assert_int_equal(r->tuning_of[stages], 4);
+    mj_str_free(&line);
+    close_bench(&b);
 }
 
 /* A plan's request leads back to an op and a shape that ask for the same. */
@@ -416,7 +547,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_illegal_choice_is_ignored),   cmocka_unit_test(a_warmed_plan_stays_the_plan),
         cmocka_unit_test(measuring_on_the_cpu),           cmocka_unit_test(measuring_on_the_simulated_gpu),
         cmocka_unit_test(plans_lead_to_shapes),           cmocka_unit_test(every_item_is_worked_on_once),
-        cmocka_unit_test(the_model_of_attention_fits_what_was_measured),
+        cmocka_unit_test(the_model_of_attention_fits_what_was_measured), cmocka_unit_test(values_between_the_limits),
+        cmocka_unit_test(a_try_that_does_not_fit_costs_a_stage), cmocka_unit_test(measuring_beyond_the_model),
+        cmocka_unit_test(a_kept_choice_runs_on_the_gpu),
     };
     if (argc > 1) {
         libraries = argv[1];
