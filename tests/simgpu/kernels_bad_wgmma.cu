@@ -187,13 +187,6 @@ BAD(bad_wgmma_invariant) { /* A's fragments are loaded before the loop: ptxas 13
     }
     a.out[threadIdx.x] = d[0];
 }
-BAD(bad_fp8_on_sm_80) { /* compiled for sm_90a and run there; test_rules.c runs the same on sm_80 by hand */
-    mj_u32 x[4] = {0, 0, 0, 0}, y[2] = {0, 0};
-    float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    mj_ptx_mma_e4m3_e4m3(d, x, y);
-    a.out[threadIdx.x] = d[0];
-}
-
 /* ---- setmaxnreg ---- */
 
 BAD(bad_registers) {

@@ -11,7 +11,7 @@ flags=(-std=gnu17 -O1 -w -fPIC -I"$root/include" -I"$root" -I"$src")
 units=(sim_driver sim_exec sim_async sim_matrix sim_race)
 command -v g++ >/dev/null || { echo "skipped: no g++, which the simulated GPU compiles kernels with"; exit 77; }
 
-for u in "${units[@]}"; do "$cc" "${flags[@]}" -c "$src/$u.c" -o "$dir/$u.o" || exit 1; done
+for u in "${units[@]}"; do $cc "${flags[@]}" -c "$src/$u.c" -o "$dir/$u.o" || exit 1; done
 mkdir "$dir/lib"
 cp "$build"/tests/simgpu/lib*.so* "$dir/lib/" 2>/dev/null
 
@@ -34,7 +34,7 @@ noticed() { # whether any test fails with the library in $dir/lib
     return 1
 }
 
-link() { "$cc" -shared -o "$dir/lib/libcuda.so.1" "$dir"/*.o -ldl -lm -lpthread; }
+link() { $cc -shared -o "$dir/lib/libcuda.so.1" "$dir"/*.o -ldl -lm -lpthread; }
 link || exit 1
 noticed && { echo "mutate: the tests fail with every rule in place:"; tail -5 "$dir/out"; exit 1; }
 
@@ -44,7 +44,7 @@ while IFS=: read -r unit line edit; do
     [ $n -lt "$first" ] || [ $n -gt "$last" ] && continue
     sed "${line}${edit}" "$src/$unit.c" >"$dir/$unit.c"
     cp "$dir/$unit.o" "$dir/kept"
-    if "$cc" "${flags[@]}" -c "$dir/$unit.c" -o "$dir/$unit.o" && link; then
+    if $cc "${flags[@]}" -c "$dir/$unit.c" -o "$dir/$unit.o" && link; then
         noticed || { missed=$((missed + 1)); echo "nobody noticed: $unit.c:$line: $(sed -n "${line}s/^ *//p" "$src/$unit.c" | cut -c1-150)"; }
     else
         missed=$((missed + 1)); echo "does not compile without $unit.c:$line"

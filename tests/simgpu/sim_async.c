@@ -1,8 +1,8 @@
 /* Asynchronous copies: cp.async, mbarriers, bulk and tensor (TMA) loads and stores. Owns when they happen (as late as they
  * may) and what is checked of them.
  *
- * Sources, PTX ISA: "cp.async", "mbarrier" (phases, expect-tx and complete-tx operations), "cp.async.bulk",
- * "cp.async.bulk.tensor", "Tensors: Bounding Box, Swizzling modes", "fence.proxy.async". */
+ * Sources, PTX ISA 9.1: 9.7.9.25 "Asynchronous copy" (cp.async, cp.async.bulk), 9.7.9.27.1 "Tensor copy", 9.7.13.15 "mbarrier"
+ * (phases, expect-tx and complete-tx operations), 5.5 "Tensors" (boxes, swizzling modes), 9.7.13.4 "membar/fence". */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

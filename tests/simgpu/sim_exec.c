@@ -5,8 +5,8 @@
  * when there is none, the launch is deadlocked and the report says who waits where. So copies land as late as they may,
  * and a missing wait reads bytes that are still in flight. MOJIT_SIMGPU_ORDER=reverse starts threads and clusters last to first.
  *
- * Sources: "CUDA C++ Programming Guide" (Synchronization Functions; Warp Shuffle, Vote and Reduce Functions) and the
- * PTX ISA's "Parallel Synchronization and Communication Instructions". */
+ * Sources: "CUDA C++ Programming Guide" (Synchronization Functions; Warp Shuffle, Vote and Reduce Functions) and PTX ISA 9.1, 9.7.13
+ * "Parallel Synchronization and Communication Instructions" and 9.7.9.6 "shfl.sync". */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -5,10 +5,10 @@
  * 2^(largest exponent - 13). MOJIT_SIMGPU_BF16_BITS=25 does so to bf16 products, whose sums a tensor core cuts as well instead
  * of rounding them.
  *
- * Sources, PTX ISA: "Warp-level matrix load instruction: ldmatrix", "... store instruction: stmatrix", "Matrix Fragments for
- * mma.m16n8k16 with floating point type", "... mma.m16n8k32"; "Asynchronous Warpgroup Level Matrix Instructions": "Matrix
- * Fragments for wgmma.mma_async.m64nNk16", "Shared Memory Matrix Layout", "Matrix Descriptor Format"; "setmaxnreg".
- * test_matrix.c holds each layout against one that it writes down on its own. */
+ * Sources, PTX ISA 9.1: 9.7.14.5.15 "ldmatrix", 9.7.14.5.16 "stmatrix", 9.7.14.5.8 "Matrix Fragments for mma.m16n8k16 with floating
+ * point type", 9.7.14.5.10 "... mma.m16n8k32"; of wgmma 9.7.15.5.1.1.1 and .3 (fragments), 9.7.15.5.1.2 "Shared Memory Matrix
+ * Layout", 9.7.15.5.1.2.2 "Matrix Descriptor Format", 9.7.15.7 (fence, commit_group, wait_group); 9.7.19.5 "setmaxnreg".
+ * test_matrix.c holds each layout against one that it writes down on its own; README.md has the whole list. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -199,7 +199,6 @@ static void mma_all(SimWarp *w, SimThread *lanes, unsigned mask, int arg, SimSit
 void simgpu_mma(float *d, const uint32_t *a, const uint32_t *b, int a_type, int b_type, SimSite at)
 {
     SimThread *t = sim_run->current;
-    if (is_fp8(a_type) && sim_run->launch->arch < 89) sim_fail(SIM_CU_LAUNCH_FAILED, at, "mma of fp8 needs sm_89 or later");
     t->in0 = a;
     t->in1 = b;
     t->out = d;

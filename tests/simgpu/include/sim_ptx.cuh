@@ -42,6 +42,7 @@ MJ_PTX float mj_ptx_min_nan(float a, float b) { /* -0 is smaller than +0 */
 }
 MJ_PTX float mj_ptx_rcp(float x) { return sim_ftz(1.0f / sim_ftz(x)); }
 
+#if __CUDA_ARCH__ >= 890
 /* round to nearest even on a grid of `mbits` mantissa bits with smallest exponent `emin`, saturating at `largest` */
 MJ_PTX mj_u32 sim_fp8(float x, int mbits, int bias, float largest) {
     const mj_u32 sign = __float_as_uint(x) >> 31 << 7;
@@ -78,6 +79,7 @@ MJ_PTX mj_u32 sim_e4m3_to_f16(mj_u32 c) { /* exponent bias 7 to 15, mantissa of 
 MJ_PTX mj_u32 mj_ptx_cvt_f16x2_e4m3x2(mj_u32 v) { return sim_e4m3_to_f16(v & 0xffu) | sim_e4m3_to_f16(v >> 8 & 0xffu) << 16; }
 MJ_PTX mj_u32 sim_e5m2_to_f16(mj_u32 c) { return (c & 0x7fu) > 0x7cu ? (c & 0x80u) << 8 | 0x7fffu : c << 8; }
 MJ_PTX mj_u32 mj_ptx_cvt_f16x2_e5m2x2(mj_u32 v) { return sim_e5m2_to_f16(v & 0xffu) | sim_e5m2_to_f16(v >> 8 & 0xffu) << 16; }
+#endif
 
 MJ_PTX void mj_ptx_ld_nc_16(const void *p, mj_u32 (&v)[4]) {
     const uint4 q = *(const uint4 *)p;
@@ -107,10 +109,12 @@ MJ_PTX void mj_ptx_ldmatrix_x2_trans(mj_u32 (&r)[2], mj_u32 addr, SIM_HERE_ARGS)
     }
 SIM_MMA(mj_ptx_mma_bf16, SIM_BF16, SIM_BF16)
 SIM_MMA(mj_ptx_mma_f16, SIM_F16, SIM_F16)
+#if __CUDA_ARCH__ >= 890
 SIM_MMA(mj_ptx_mma_e4m3_e4m3, SIM_E4M3, SIM_E4M3)
 SIM_MMA(mj_ptx_mma_e5m2_e4m3, SIM_E5M2, SIM_E4M3)
 SIM_MMA(mj_ptx_mma_e4m3_e5m2, SIM_E4M3, SIM_E5M2)
 SIM_MMA(mj_ptx_mma_e5m2_e5m2, SIM_E5M2, SIM_E5M2)
+#endif
 
 #if __CUDA_ARCH__ >= 900
 MJ_PTX void mj_ptx_stmatrix_x4(mj_u32 addr, const mj_u32 (&r)[4], SIM_HERE_ARGS) { simgpu_stmatrix(r, 4, 0, addr, SIM_HERE); }
