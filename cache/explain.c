@@ -23,14 +23,21 @@ static char *spec_value(const char *spec, const char *name, size_t n)
     return NULL;
 }
 
-/* Compares two specs parameter by parameter; what only one of them has differs too. Returns how many differ. */
+/* Compares two specs parameter by parameter; what only one of them has differs too. The target has a field of its own.
+ * Returns how many differ. */
 static int compare_specs(const char *wanted, const char *there, MjStr *difference)
 {
-    int n = 0;
+    int n = 0, seen = 0;
 
     for (const char *at = wanted; (at = strchr(at, ' ')) != NULL;) {
         at++;
         size_t name = strcspn(at, "= ");
+        if (strncmp(at, "target=", 7) == 0) {
+            char *have = spec_value(there, "target", 6);
+            seen += have && (strncmp(at + 7, have, strlen(have)) != 0 || strcspn(at + 7, " ") != strlen(have));
+            free(have);
+            continue;
+        }
         char *want = spec_value(wanted, at, name), *have = spec_value(there, at, name);
         if (want && (!have || strcmp(want, have) != 0)) {
             n++;
@@ -39,7 +46,7 @@ static int compare_specs(const char *wanted, const char *there, MjStr *differenc
         free(want);
         free(have);
     }
-    if (n == 0) { /* parameters that are gone, or their order */
+    if (n == 0 && seen == 0) { /* parameters that are gone, or their order */
         n = 1;
         mj_str_printf(difference, "spec: %s -> %s\n", there, wanted);
     }

@@ -2,6 +2,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,12 @@
 #include "runtime/base/mem.h"
 
 #define MAX_ENTRY_BYTES (1ll << 30) /* an entry larger than this is not one of ours */
+
+/* What stopped a write: the system's words where there are some, libarchive's own are "Failed to open". */
+static const char *why(struct archive *a)
+{
+    return archive_errno(a) > 0 ? strerror(archive_errno(a)) : archive_error_string(a);
+}
 
 /* ---- export ---- */
 
@@ -66,7 +73,7 @@ static int export_entry(void *user, const char *path, const MjCacheEntry *entry,
     archive_entry_set_perm(e, 0644);
     if (archive_write_header(x->archive, e) != ARCHIVE_OK ||
         archive_write_data(x->archive, bytes.data, bytes.len) != (la_ssize_t)bytes.len)
-        x->rc = mj_error(x->err, MJ_ERR_IO, "cannot write the archive: %s", archive_error_string(x->archive));
+        x->rc = mj_error(x->err, MJ_ERR_IO, "cannot write the archive: %s", why(x->archive));
     x->count.entries++;
     x->count.bytes += bytes.len;
     archive_entry_free(e);
@@ -83,14 +90,14 @@ int mj_cache_export(MjCache *cache, const char *path, bool (*wanted)(void *user,
 
     archive_write_set_format_pax_restricted(x.archive);
     if (archive_write_add_filter_zstd(x.archive) != ARCHIVE_OK || archive_write_open_filename(x.archive, temp) != ARCHIVE_OK) {
-        rc = mj_error(err, MJ_ERR_IO, "cannot write %s: %s", temp, archive_error_string(x.archive));
+        rc = mj_error(err, MJ_ERR_IO, "cannot write %s: %s", path, why(x.archive));
         goto out;
     }
     for (; x.root < cache->n_roots && x.rc == 0; x.root++)
         if (!cache->roots[x.root].problem) MJ_TRY(mj_cache_each(cache, x.root, export_entry, &x, err));
     rc = x.rc;
     if (archive_write_close(x.archive) != ARCHIVE_OK && rc == 0)
-        rc = mj_error(err, MJ_ERR_IO, "cannot finish %s: %s", temp, archive_error_string(x.archive));
+        rc = mj_error(err, MJ_ERR_IO, "cannot write %s: %s", path, why(x.archive));
     if (rc == 0 && x.count.entries == 0)
         rc = mj_error(err, MJ_ERR_DATA, "the cache holds nothing to export; warm it first (`mojit warm`)");
     if (rc == 0 && rename(temp, path) != 0) rc = mj_error(err, MJ_ERR_IO, "cannot rename %s to %s", temp, path);
@@ -156,7 +163,9 @@ static int pass(MjCache *cache, const char *path, bool store, MjArchiveCount *co
     archive_read_support_format_tar(a);
     archive_read_support_filter_zstd(a);
     if (archive_read_open_filename(a, path, 65536) != ARCHIVE_OK) {
-        rc = mj_error(err, MJ_ERR_IO, "cannot read %s: %s", path, archive_error_string(a));
+        rc = archive_errno(a) == ENOENT || archive_errno(a) == EACCES
+                 ? mj_error(err, MJ_ERR_IO, "cannot read %s: %s", path, strerror(archive_errno(a)))
+                 : mj_error(err, MJ_ERR_DATA, "%s is refused: it is no archive made by `mojit cache export`: %s", path, archive_error_string(a));
         goto out;
     }
     while ((status = archive_read_next_header(a, &e)) == ARCHIVE_OK) {

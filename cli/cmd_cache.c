@@ -81,9 +81,17 @@ out:
     return rc;
 }
 
+typedef struct MjStatTable {
+    MjTable *table;
+    MjCacheStats all;
+} MjStatTable;
+
 static void stat_row(void *user, const char *mode, const char *tmpl, const MjCacheStats *row)
 {
-    MjTable *t = user;
+    MjStatTable *stat = user;
+    MjTable *t = stat->table;
+    stat->all = (MjCacheStats){stat->all.hits + row->hits,       stat->all.misses + row->misses,   stat->all.compiles + row->compiles,
+                               stat->all.corrupt + row->corrupt, stat->all.spent_s + row->spent_s, stat->all.saved_s + row->saved_s};
     mj_table_text(t, mode);
     mj_table_text(t, tmpl);
     mj_table_int(t, (int64_t)row->hits);
@@ -105,9 +113,10 @@ static int cmd_stat(const MjArgs *args, MjError *err)
     bool json = mj_args_flag(args, "json"), last = mj_args_flag(args, "last-run");
     MjCache *cache = NULL;
     MjTable *t = mj_table_open(columns);
+    MjStatTable stat = {.table = t};
     json_t *o = json ? json_object() : NULL;
     MJ_TRY(mj_cache_command_open(args, &cache, err));
-    MJ_TRY(mj_cache_stats_each(cache, last, stat_row, t, err));
+    if (mj_cache_root_problem(cache, 0) == NULL) MJ_TRY(mj_cache_stats_each(cache, last, stat_row, &stat, err));
     MJ_TRY(print_roots(cache, o, err));
     if (json) {
         json_object_set_new(o, "counts", mj_table_json(t));
@@ -115,7 +124,9 @@ static int cmd_stat(const MjArgs *args, MjError *err)
         puts(text);
         free(text);
     } else {
-        printf("\n%s\n", last ? "The newest run:" : "Over all time:");
+        printf("\n%s %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " compiles, %" PRIu64 " corrupt entries; %.2f s spent, %.2f s saved\n",
+               last ? "The newest run:" : "Over all time:", stat.all.hits, stat.all.misses, stat.all.compiles, stat.all.corrupt, stat.all.spent_s,
+               stat.all.saved_s);
         mj_table_print(t, false);
     }
 out:

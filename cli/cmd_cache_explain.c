@@ -143,6 +143,9 @@ int mj_cmd_cache_explain(const MjArgs *args, MjError *err)
 
     mj_args_words(args, &words);
     MJ_TRY(mj_mode_find(mode ? mode : "static", &options.mode, err));
+    if (options.mode->miss == MJ_MISS_GENERIC)
+        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "cache explain: %s never asks the cache, its kernels are embedded; `mojit kernels %s` lists them",
+                        options.mode->name, words[0]));
     MJ_TRY(mj_cache_command_open(args, &cache, err));
     options.cache = cache;
     MJ_TRY(mj_jit_open(&options, &jit, err));

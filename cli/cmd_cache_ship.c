@@ -110,11 +110,14 @@ int mj_cmd_cache_export(const MjArgs *args, MjError *err)
     MjCache *cache = NULL;
     MjArchiveCount count;
     PlanKeys keys = {.n = 0};
+    static const char *const of_plan[] = {"set", "mode", "target"};
     const bool plan = mj_args_string(args, "config") != NULL;
 
     mj_args_words(args, &words);
-    if (!plan && (mj_args_has(args, "target") && mj_args_list(args, "target", &(const char *const *){NULL}) > 0))
-        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "cache export: --target belongs to a plan; give --config too, or leave it out to export everything"));
+    for (size_t i = 0; !plan && i < sizeof of_plan / sizeof *of_plan; i++)
+        if (mj_args_list(args, of_plan[i], &(const char *const *){NULL}) > 0)
+            MJ_TRY(mj_error(err, MJ_ERR_USAGE, "cache export: --%s belongs to a plan; give --config too, or leave it out to export everything",
+                            of_plan[i]));
     MJ_TRY(mj_cache_command_open(args, &cache, err));
     if (plan) MJ_TRY(plan_keys(args, cache, &keys, err));
     MJ_TRY(mj_cache_export(cache, words[0], plan ? is_wanted : NULL, &keys, &count, err));

@@ -42,6 +42,10 @@ check 'steps have a loss' grep -qE '"loss": ?[0-9]' a/steps.jsonl
 is 'hits of the last run' "$(field cache_hits a)" "$(sum hits --last-run)"
 is 'compiles of the last run' 0 "$(sum compiles --last-run)"
 expect 0 '^hit ' "$mojit" cache explain rmsnorm_fwd --shape WIDTH=128,TOKENS=1024
+expect 0 '^Over all time: [0-9]+ hits, [0-9]+ misses, [0-9]+ compiles, 0 corrupt' "$mojit" cache stat
+expect 0 '^(miss|hit ) ' env MOJIT_ISA=baseline "$mojit" cache explain rmsnorm_fwd --shape WIDTH=128,TOKENS=1024
+check 'a target that differs is said once' test "$(grep -c '^differs: target:' said)" -le 1
+expect 2 'never asks the cache' "$mojit" cache explain rmsnorm_fwd --mode nocompile
 expect 0 '^differs: TOKENS: 1024 -> 999' "$mojit" cache explain rmsnorm_fwd --shape WIDTH=128,TOKENS=999
 expect 0 '^(hit|miss) +gemm_cpu ' "$mojit" cache explain gemm --shape N=128
 
@@ -56,7 +60,11 @@ done
 # Shipping: a plan, whole or not at all, to a machine without a compiler.
 expect 0 . "$mojit" cache export plan.tar.zst "${tiny[@]}" "${mode[@]}"
 expect 3 'lacks a kernel of the plan' "$mojit" cache export none.tar.zst "${tiny[@]}" "${mode[@]}" --set train.batch=6
-expect 2 'belongs to a plan' "$mojit" cache export none.tar.zst --target sm_90a
+expect 2 '--target belongs to a plan' "$mojit" cache export none.tar.zst --target sm_90a
+expect 2 '--set belongs to a plan' "$mojit" cache export none.tar.zst --set train.batch=6
+expect 1 'cannot write none/x.tar.zst: No such file' "$mojit" cache export none/x.tar.zst
+expect 1 'cannot read nope.tar.zst: No such file' "$mojit" cache import nope.tar.zst
+expect 1 'is refused: it is no archive made by' "$mojit" cache import "$checkout/meson.build"
 check 'no archive of a failed export' test ! -e none.tar.zst
 head -c $(($(stat -c %s plan.tar.zst) / 2)) plan.tar.zst >cut.tar.zst
 expect 1 'is refused' env MOJIT_CACHE="$work/far" "$mojit" cache import cut.tar.zst
@@ -75,6 +83,7 @@ expect 0 "read, write" env MOJIT_CACHE="$work/near:$work/far" "$mojit" cache sta
 chmod -R u+w far
 mkdir open && chmod 777 open
 expect 0 'can be written by everybody.*refused' env MOJIT_CACHE="$work/open" "$mojit" cache stat --roots "$work/near:$work/open"
+expect 0 'none .*can be written by everybody' "$mojit" cache stat --roots "$work/open"
 if [[ $(id -u) == 0 ]]; then
     cp -r far others && chown -R 12345 others
     expect 0 'belongs to user 12345.*refused' "$mojit" cache stat --roots "$work/near:$work/others"
