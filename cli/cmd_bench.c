@@ -294,7 +294,9 @@ int mj_cmd_bench(const MjArgs *args, MjError *err)
         {"library", NULL, false}, {"library_same_bits", NULL, false}, {NULL, NULL, false}};
     int rc = 0;
     MjConfig config;
-    MjBenchRun run = {.args = args, .lookup_ns = (double)NAN, .machine = {.bf16_flops = (double)NAN, .copy_bytes = (double)NAN}};
+    const double none = (double)NAN;
+    MjBenchRun run = {.args = args, .lookup_ns = none, .machine = {.bf16_flops = none, .fp8_flops = none, .bf16_peak = none,
+                      .fp8_peak = none, .copy_bytes = none}};
     run.table = mj_table_open(columns);
     const char *seconds = mj_args_string(args, "seconds");
     MJ_TRY(choose(&run, err));
