@@ -197,7 +197,9 @@ int mj_shape_parse(const char *text, MjOpShape *shape, MjError *err)
         if (length < sizeof name) memcpy(name, text, length);
         for (int j = 0; j < NAMES; j++) known[j] = names[j].name;
         while (i < NAMES && strcmp(names[i].name, name) != 0) i++;
-        if (i == NAMES || text[length] != '=') {
+        if (i < NAMES && text[length] != '=')
+            return mj_error(err, MJ_ERR_USAGE, "shape: '%s' has no value: expected name=number, such as %s=1024", name, name);
+        if (i == NAMES) {
             const char *near = mj_nearest(name, known, NAMES);
             return mj_error(err, MJ_ERR_USAGE, "shape: '%.*s' is not name=value with a known name%s%s%s", (int)strcspn(text, ","),
                             text, near != NULL ? ": did you mean '" : "", near != NULL ? near : "", near != NULL ? "'?" : "");

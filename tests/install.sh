@@ -16,6 +16,13 @@ export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$work/stage MOJIT_CACHE=$
 lib=$(dirname "$(dirname "$pc")")
 (($(wc -l <"$checkout/examples/saxpy_modes.c") <= 80)) || fail 'examples/saxpy_modes.c has more than 80 lines'
 
+# Nothing but the public interface can meet a name of the program's own.
+if command -v nm >/dev/null; then
+    shown=$(nm -D --defined-only "$lib/libmojit.so" | awk '{ print $3 }')
+    grep -q '^mojit_open$' <<<"$shown" || fail "libmojit.so lacks mojit_open"
+    ! grep -v '^mojit_' <<<"$shown" >"$work/log" || fail "libmojit.so shows $(head -3 "$work/log" | tr '\n' ' ')"
+fi
+
 # shellcheck disable=SC2046,SC2086
 cc $flags -Wall -Wextra -Werror "$checkout/examples/saxpy_modes.c" -o "$work/shared" $(pkg-config --cflags --libs mojit) ||
     fail 'the example does not build against the shared library'

@@ -116,6 +116,8 @@ expect 0 'chosen +STAGES=3 ORDER=0.* epilogue|softmax' "$mojit" kernels --explai
 expect 0 'WARPS=4' "$mojit" kernels --explain 'attention_fwd tokens=2048,heads=8,head_dim=128,window=512' --target sm_80
 expect 2 'did you mean .gemm.' "$mojit" kernels --explain 'gem m=64,n=64,k=64'
 expect 2 'did you mean' "$mojit" kernels --explain 'gemm m=64,nn=64,k=64'
+expect 2 "expected a GPU's" "$mojit" kernels --target cpu
+expect 2 "'count' has no value" "$mojit" bench sum --mode nocompile --shape count
 expect 2 'no target "sm_banana"' "$mojit" kernels --target sm_banana sum
 expect 2 'name an op' "$mojit" tune
 expect 2 'no tuning parameters' "$mojit" tune sum --device cpu
