@@ -36,13 +36,22 @@ static double value_at(const MjRunRecord *r, size_t i, int column)
     return column == 2 ? m->loss : column == 3 ? m->tok_per_sec : column == 4 ? 100.0 * m->bf16_mfu : m->dt_ms;
 }
 
-/* Mean of the nine steps around: the figure shows both, thin and thick. */
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of the nine steps around the mean loss, and of times and rates the median, which one stall does not move: the figure shows
+ * both, thin and thick. */
 static double smooth_at(const MjRunRecord *r, size_t i, int column)
 {
-    size_t from = i < 4 ? 0 : i - 4, to = i + 5 < r->n_steps ? i + 5 : r->n_steps;
-    double sum = 0;
-    for (size_t k = from; k < to; k++) sum += value_at(r, k, column);
-    return sum / (double)(to - from);
+    size_t from = i < 4 ? 0 : i - 4, to = i + 5 < r->n_steps ? i + 5 : r->n_steps, n = to - from;
+    double sum = 0, v[9];
+    for (size_t k = 0; k < n; k++) sum += v[k] = value_at(r, from + k, column);
+    if (column == 2 || !isfinite(sum)) return sum / (double)n;
+    qsort(v, n, sizeof *v, by_value);
+    return (v[(n - 1) / 2] + v[n / 2]) / 2;
 }
 
 static void put_cell(MjStr *s, double v)
@@ -56,7 +65,7 @@ static void put_cell(MjStr *s, double v)
 
 static void write_data(const MjSweep *sweep, MjStr *s)
 {
-    mj_str_puts(s, "# step loss tok_per_sec mfu_percent dt_ms, then the same as the mean of 9 steps; one block a run\n");
+    mj_str_puts(s, "# step loss tok_per_sec mfu_percent dt_ms, then the same over 9 steps (mean loss, else medians); one block a run\n");
     for (size_t i = 0; i < sweep->n_runs; i++) {
         const MjRunRecord *r = &sweep->runs[i].record;
         if (r->n_steps == 0) continue;
@@ -114,7 +123,7 @@ static void write_script(const MjSweep *sweep, MjStr *s)
 {
     mj_str_puts(s, "set terminal pngcairo size 1100,680 font 'sans,11' background rgb 'white'\n"
                    "set encoding utf8\nset grid lc rgb '#d8d8d8'\nset border 3 lc rgb '#606060'\nset tics nomirror\n"
-                   "set xlabel 'optimizer step'\nset format y '%.6g'\n"
+                   "set xlabel 'optimizer step' offset 0,0.4\nset format y '%.6g'\n"
                    "set key below maxcols 2 reverse Left samplen 2 spacing 1.2\nset rmargin 4\n");
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) write_plot(sweep, &figures[i], s);
     mj_str_puts(s, "set output\n");
