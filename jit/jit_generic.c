@@ -123,6 +123,21 @@ static int find_image(MjJit *jit, const MjTemplate *t, const int32_t *full, MjGe
     return *image ? 0 : no_build(jit, t, full, err);
 }
 
+/* An image that the driver refuses: if it was made by a newer CUDA than the driver's, that is why. */
+static int refused(const MjJit *jit, const MjGenericFrame *frame, int rc, MjError *err)
+{
+    const MjGenericPack *p = jit->generic.pack;
+    const int driver = jit->opt.device->ops->info(jit->opt.device)->driver_version;
+    int maker = 0;
+
+    if (rc != MJ_ERR_DEVICE || sscanf(p->maker, "NVRTC %d.", &maker) != 1 || maker <= driver / 1000)
+        return mj_error_context(err, rc, "generic build of %s for %s in %s", frame->tmpl, frame->target, p->origin);
+    return mj_error(err, MJ_ERR_MISSING,
+                    "the generic kernels in %s were made by CUDA %d, and the driver supports CUDA %d.%d and refuses that of %s: update the "
+                    "driver, or take --mode static or dynamic with an NVRTC %d, or build mojit with that one",
+                    p->origin, maker, driver / 1000, driver % 1000 / 10, frame->tmpl, driver / 1000);
+}
+
 /* Loads an image once; entry points share its module. */
 static int load_image(MjJit *jit, MjGenericFrame *frame, const MjGenericImage *image, MjModule **out, MjError *err)
 {
@@ -137,8 +152,7 @@ static int load_image(MjJit *jit, MjGenericFrame *frame, const MjGenericImage *i
         }
     int rc = mj_generic_unpack(jit->generic.pack, frame, image, &bytes, err);
     if (rc == 0) rc = jit->opt.device->ops->module_load(jit->opt.device, bytes, image->bytes, &module, err);
-    if (rc != 0)
-        return mj_error_context(err, rc, "generic build of %s for %s in %s", frame->tmpl, frame->target, jit->generic.pack->origin);
+    if (rc != 0) return refused(jit, frame, rc, err);
     GenericModule *m = mj_xcalloc(1, sizeof *m);
     *m = (GenericModule){.image = image, .module = module, .next = jit->generic.modules};
     jit->generic.modules = m;

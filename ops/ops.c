@@ -269,7 +269,7 @@ static int blame(const MjOps *ops, const MjOpRow *row, const MjLaunchRecord *rec
 {
     char spec[400];
     MjStr shape = MJ_STR_INIT;
-    if (rc != MJ_ERR_DEVICE) return rc;
+    if (rc != MJ_ERR_DEVICE || ops->device->ops->info(ops->device)->lost) return rc;
     /* a device that is dead although launches are not waited for: it may have been any of those before */
     if (ops->device->ops->info(ops->device)->graphs && ops->device->ops->synchronize(ops->device, NULL) != 0) return rc;
     mj_spec_text(record->tmpl, mj_jit_target(ops->jit), record->bound, spec, sizeof spec);

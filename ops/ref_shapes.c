@@ -170,6 +170,15 @@ void mj_shape_text(const MjOpShape *shape, MjStr *out)
     }
 }
 
+/* Fields of argument structs whose name a shape has too, or has another name for. */
+static bool named(const char *name, const char *field)
+{
+    static const char *const others[][2] = {{"out", "out_features"}, {"in", "in_features"}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(field, others[i][1]) == 0) return strcmp(name, others[i][0]) == 0;
+    return strcmp(name, field) == 0;
+}
+
 /* What a shape calls the numbers of an argument struct, zeros included; `live` and what else is data stays open. */
 void mj_shape_of_args(const MjOpRow *row, const void *args, MjStr *out)
 {
@@ -178,8 +187,8 @@ void mj_shape_of_args(const MjOpRow *row, const void *args, MjStr *out)
         int32_t value;
         memcpy(&value, (const char *)args + f->offset, sizeof value);
         for (int i = 0; i < NAMES; i++) {
-            if (strcmp(names[i].name, f->name) != 0) continue;
-            mj_str_printf(out, "%s%s=%d", comma, f->name, value);
+            if (!named(names[i].name, f->name)) continue;
+            mj_str_printf(out, "%s%s=%d", comma, names[i].name, value);
             comma = ",";
         }
     }

@@ -178,7 +178,11 @@ int mj_cuda_error(const MjCuda *cu, MjCuResult r, const char *call, const char *
     }
     return mj_error(err, code, "%s%s%s%s: %s (%d): %s%s%s", call, what != NULL ? "(" : "", what != NULL ? what : "",
                     what != NULL ? ")" : "", name != NULL ? name : "CUDA error", r, text != NULL ? text : "no description",
-                    advice != NULL ? ". " : "", advice != NULL ? advice : "");
+                    advice != NULL ? "; " : "", advice != NULL ? advice : "");
+}
+
+bool mj_cuda_lost(MjCuResult r) {
+    return r == MJ_CU_ECC_UNCORRECTABLE || r == MJ_CU_NVLINK_UNCORRECTABLE || r == MJ_CU_CONTAINED || r == MJ_CU_EXTERNAL_DEVICE;
 }
 
 /* Dense bf16 tensor throughput with f32 accumulation, from NVIDIA's data sheets (their headline figures with sparsity

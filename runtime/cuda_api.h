@@ -179,6 +179,9 @@ bool mj_cuda_driver_found(void);
  * MJ_ERR_MEMORY or MJ_ERR_MISSING. */
 int mj_cuda_error(const MjCuda *cu, MjCuResult r, const char *call, const char *what, MjError *err);
 
+/* Whether a result means that the device is gone for this process, through no kernel's fault. */
+bool mj_cuda_lost(MjCuResult r);
+
 /* Peak dense bf16 tensor FLOP/s of a known GPU by its name, 0 if unknown. */
 double mj_cuda_bf16_peak(const char *name);
 

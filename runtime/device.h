@@ -35,6 +35,7 @@ typedef struct MjDeviceInfo {
     int driver_version; /* cuda: 13000 = CUDA 13.0; else 0 */
     size_t l2_bytes;    /* cuda: of the L2 cache; 0 = unknown */
     bool fp8;           /* e4m3 and e5m2 products; a cpu computes them in wider types */
+    bool lost;          /* cuda: an error came that no kernel is to blame for; every later call fails */
     bool graphs;        /* launches can be captured and replayed (not when each of them is waited for) */
 } MjDeviceInfo;
 

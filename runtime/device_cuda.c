@@ -23,15 +23,15 @@ int mj_cuda_make_current(CudaDevice *d, MjError *err) {
 }
 
 int mj_cuda_async_error(CudaDevice *d, MjCuResult r, const char *call, const char *what, MjError *err) {
-    const bool of_a_kernel = r == MJ_CU_ECC_UNCORRECTABLE || r == MJ_CU_NVLINK_UNCORRECTABLE || r == MJ_CU_CONTAINED ||
-                             (r >= MJ_CU_ILLEGAL_ADDRESS && r <= MJ_CU_LAUNCH_FAILED);
+    const bool of_a_kernel = mj_cuda_lost(r) || (r >= MJ_CU_ILLEGAL_ADDRESS && r <= MJ_CU_LAUNCH_FAILED);
     char name[48];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(call, "("), call); /* "cuMemAlloc(&ptr, bytes)": the name only */
     int rc = mj_cuda_error(d->cu, r, name, what, err);
+    d->info.lost = d->info.lost || mj_cuda_lost(r);
     if (err == NULL || d->launches == 0 || !of_a_kernel) return rc;
     char old[sizeof err->message];
     memcpy(old, err->message, sizeof old);
-    if (d->last_graph > 0) {
+    if (d->last_graph > 0 && !mj_cuda_lost(r)) {
         return mj_error(err, rc, "one of the %llu nodes of the graph launched last (with MOJIT_CUDA_SYNC=1 they are launched one by "
                         "one, and the one that fails is named): %s", (unsigned long long)d->last_graph, old);
     }
@@ -43,7 +43,8 @@ int mj_cuda_async_error(CudaDevice *d, MjCuResult r, const char *call, const cha
         mj_str_printf(&list, "%s%s [%s] grid=%u block=%u cluster=%u shared=%zu", i > 0 ? ", " : "", l->label, l->kernel,
                       l->grid, l->block, l->cluster, l->shared_bytes);
     }
-    if (d->sync_launches) mj_error(err, rc, "launch %s: %s", mj_str_text(&list), old);
+    if (mj_cuda_lost(r)) mj_error(err, rc, "%s. In flight, newest first: %s", old, d->last_graph > 0 ? "a graph" : mj_str_text(&list));
+    else if (d->sync_launches) mj_error(err, rc, "launch %s: %s", mj_str_text(&list), old);
     else mj_error(err, rc, "%s. It was one of the last launches (newest first): %s", old, mj_str_text(&list));
     mj_str_free(&list);
     return rc;

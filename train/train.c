@@ -134,6 +134,18 @@ out:
     return rc;
 }
 
+/* What does not fit: how much it would be in all, and how much of that no smaller batch saves. */
+static int open_model(MjTrain *t, const MjDims *d, MjError *err) {
+    MjDims least = *d;
+    const bool kmajor = t->device->ops->info(t->device)->family != MJ_FAMILY_CPU;
+    const int rc = mj_model_open(&t->opt.config, &t->ops, &t->model, err);
+    if (rc != MJ_ERR_MEMORY) return rc;
+    least.max_tokens = 128;
+    least.loss_chunk = d->loss_chunk < 128 ? d->loss_chunk : 128;
+    return mj_error_context(err, rc, "this configuration needs %.1f MB (docs/memory.md), %.1f MB of it whatever train.batch and "
+                            "train.seq_len are", (double)mj_memory_predict(d, kmajor) / 1e6, (double)mj_memory_predict(&least, kmajor) / 1e6);
+}
+
 static int open_all(MjTrain *t, MjError *err) {
     int rc = 0;
     const MjConfig *c = &t->opt.config;
@@ -151,7 +163,7 @@ static int open_all(MjTrain *t, MjError *err) {
     MJ_TRY(mj_ops_open(t->device, t->jit, &t->ops, err));
     t->ops.profile = t->opt.profile;
     MJ_TRY(open_library(t, err));
-    MJ_TRY(mj_model_open(c, &t->ops, &t->model, err));
+    MJ_TRY(open_model(t, &dims, err));
     mj_step_open(&t->step, t->model, mode, bucket, c);
     fill_totals(t, mode);
     MJ_TRY(compile_ahead(t, mode, err));

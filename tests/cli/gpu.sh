@@ -70,6 +70,8 @@ expect 3 'no NVIDIA driver: .*--device cpu' env MOJIT_CUDA_LIBRARY_PATH=/nonexis
 expect 3 'supports CUDA 11.8; mojit needs 12.0 or later' sim MOJIT_SIMGPU_DRIVER=11080 "$mojit" train "${gpu[@]}"
 expect 3 'NVRTC 13.* makes images for drivers of CUDA 13.0 and later, .* supports CUDA 12.4: update the driver, or install NVRTC 12' \
     sim MOJIT_SIMGPU_DRIVER=12040 "$mojit" train "${gpu[@]}" --mode static
+expect 3 'the generic kernels in .* were made by CUDA 13, and the driver supports CUDA 12.4 .*: update the driver, or take --mode static or dynamic with an NVRTC 12' \
+    sim MOJIT_SIMGPU_DRIVER=12040 MOJIT_GENERIC_PATH="$pack" "$mojit" train "${gpu[@]}" --mode nocompile
 expect 3 'no usable NVIDIA GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES' sim MOJIT_SIMGPU_DEVICES=0 "$mojit" train "${gpu[@]}"
 expect 3 'no device cuda:4: 1 is present' sim "$mojit" train "${gpu[@]}" --device cuda:4
 expect 3 'A100 \(sm_80\) has no FP8 arithmetic.* Set precision.experts = bf16; everything else' \
@@ -88,6 +90,7 @@ check 'result.json counts no wait' grep -q '"waits_in_steps": 0' acc/result.json
 # Memory: what was asked for, what holds the rest, and settings that exist.
 expect 1 "out of memory: [0-9.]+ MB asked for '.+'; of 4.0 MB, [0-9.]+ MB are free and this run holds [0-9.]+ MB \(largest: weights" \
     sim MOJIT_SIMGPU_MEMORY=4000000 "$mojit" train "${gpu[@]}" --mode dynamic
+check 'what it needs in all is said' grep -qE 'this configuration needs [0-9.]+ MB \(docs/memory.md\), [0-9.]+ MB of it whatever train.batch' said
 named=$(grep -oE '\b(train|model|run|jit|moe)\.[a-z_]+' said | sort -u)
 check 'three settings are named' test "$(wc -w <<<"$named")" -ge 3
 for setting in $named; do
@@ -110,6 +113,7 @@ check 'none is blamed' bash -c '! grep -q "; alone:" said'
 # A lost device, and the sweep that goes on with the runs that do not need it.
 expect 1 'ECC_UNCORRECTABLE.*the device is lost to this process' \
     sim MOJIT_SIMGPU_LOSE=2 MOJIT_CUDA_SYNC=1 "$mojit" train "${gpu[@]}" --mode dynamic
+check 'no kernel is blamed for it' bash -c '! grep -q "alone:" said'
 sed -e 's/^run.device = cpu$//' -e 's/^\[run a\]$/[run a]\nrun.device = cuda\njit.mode = dynamic\n[run b]\nrun.device = cpu/' s.ini >lost.ini
 expect 1 '1 of 2 runs failed' sim MOJIT_SIMGPU_LOSE=2 MOJIT_CUDA_SYNC=1 "$mojit" sweep lost.ini --out lost
 check 'the run on the GPU failed' grep -q '^a,failed,' lost/metrics/little_summary.csv

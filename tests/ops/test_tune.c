@@ -513,6 +513,28 @@ static void a_kept_choice_runs_on_the_gpu(void **state)
     close_bench(&b);
 }
 
+/* What a message says about running a launch alone leads to the same kernel: every number that a template may have as a constant. */
+static void arguments_lead_to_shapes(void **state)
+{
+    (void)state;
+    for (int op = 0; op < MJ_OP_COUNT; op++) {
+        const MjOpRow *row = mj_op_rows[op];
+        for (const MjOpShape *s = row->proof.shapes; s->tokens >= 0; s++) {
+            _Alignas(16) unsigned char args[MJ_MAX_ARG_BYTES] = {0}, again[MJ_MAX_ARG_BYTES] = {0};
+            MjStr text = MJ_STR_INIT;
+            MjOpShape back = row->proof.bench[0]; /* what `mojit bench --shape` changes */
+            row->proof.setup(s, args);
+            mj_shape_of_args(row, args, &text);
+            DO(mj_shape_parse(mj_str_text(&text), &back, err));
+            row->proof.setup(&back, again);
+            for (const MjOpField *f = row->fields; f->name != NULL; f++)
+                if (memcmp(args + f->offset, again + f->offset, sizeof(int32_t)) != 0)
+                    fail_msg("%s: %s of %s is another one", row->name, f->name, mj_str_text(&text));
+            mj_str_free(&text);
+        }
+    }
+}
+
 /* A plan's request leads back to an op and a shape that ask for the same. */
 static void plans_lead_to_shapes(void **state)
 {
@@ -549,7 +571,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(plans_lead_to_shapes),           cmocka_unit_test(every_item_is_worked_on_once),
         cmocka_unit_test(the_model_of_attention_fits_what_was_measured), cmocka_unit_test(values_between_the_limits),
         cmocka_unit_test(a_try_that_does_not_fit_costs_a_stage), cmocka_unit_test(measuring_beyond_the_model),
-        cmocka_unit_test(a_kept_choice_runs_on_the_gpu),
+        cmocka_unit_test(a_kept_choice_runs_on_the_gpu), cmocka_unit_test(arguments_lead_to_shapes),
     };
     if (argc > 1) {
         libraries = argv[1];

@@ -127,7 +127,8 @@ out:
     return rc;
 }
 
-static int lose(MjDevice *dev, bool in_a_graph, MjError *err)
+/* `at`: where the kernel writes; NULL: nowhere. */
+static int lose(MjDevice *dev, bool in_a_graph, void *at, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
     const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
@@ -135,8 +136,7 @@ static int lose(MjDevice *dev, bool in_a_graph, MjError *err)
     MjCompiler *c = NULL;
     MjModule *m = NULL;
     MjKernelFn *fn = NULL;
-    void *null = NULL;
-    const MjLaunch l = {.grid = 7, .block = 32, .args = &null, .args_bytes = sizeof null, .label = "rmsnorm_fwd"};
+    const MjLaunch l = {.grid = 7, .block = 32, .args = &at, .args_bytes = sizeof at, .label = "rmsnorm_fwd"};
     int rc;
     MJ_TRY(mj_compiler_nvrtc_open(&c, err));
     MJ_TRY(c->compile(c, &req, &image, err));
@@ -157,8 +157,10 @@ out:
     if (c != NULL) c->close(c);
     return rc;
 }
-static int lose_it(MjDevice *dev, MjError *err) { return lose(dev, false, err); }
-static int lose_in_a_graph(MjDevice *dev, MjError *err) { return lose(dev, true, err); }
+static int lose_it(MjDevice *dev, MjError *err) { return lose(dev, false, NULL, err); }
+static int lose_in_a_graph(MjDevice *dev, MjError *err) { return lose(dev, true, NULL, err); }
+static int trap(MjDevice *dev, MjError *err) { return lose(dev, false, (void *)0x1000, err); }
+static int trap_in_a_graph(MjDevice *dev, MjError *err) { return lose(dev, true, (void *)0x1000, err); }
 static int no_such_kernel(MjDevice *dev, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
@@ -193,10 +195,14 @@ static const Case cases[] = {
     {"two_devices", "cuda", {{"MOJIT_SIMGPU_DEVICES", "2"}}, 0, "", two_devices},
     {"long_copy", "cuda", {{"MOJIT_SIMGPU_PROTECT", "1"}}, 0, "", long_copy},
     {"lost_device", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE,
-     "one of the last launches (newest first): rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0", lose_it},
+     "driver needs attention. In flight, newest first: rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0", lose_it},
     {"lost_in_sync", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}, {"MOJIT_CUDA_SYNC", "1"}}, MJ_ERR_DEVICE, "ECC_UNCORRECTABLE", lose_it},
     {"lost_in_a_graph", "cuda", {{"MOJIT_SIMGPU_LOSE", "1"}}, MJ_ERR_DEVICE,
-     "one of the 1 nodes of the graph launched last (with MOJIT_CUDA_SYNC=1", lose_in_a_graph},
+     "driver needs attention. In flight, newest first: a graph", lose_in_a_graph},
+    {"trap", "cuda", {{NULL}}, MJ_ERR_DEVICE, "one of the last launches (newest first): rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0", trap},
+    {"trap_in_sync", "cuda", {{"MOJIT_CUDA_SYNC", "1"}}, MJ_ERR_DEVICE, "launch rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0: cu", trap},
+    {"trap_in_a_graph", "cuda", {{NULL}}, MJ_ERR_DEVICE,
+     "one of the 1 nodes of the graph launched last (with MOJIT_CUDA_SYNC=1", trap_in_a_graph},
     {"no_such_kernel", "cuda", {{NULL}}, MJ_ERR_DEVICE, "the image has no kernel 'kernel_that_is_not_there'", no_such_kernel},
 };
 
