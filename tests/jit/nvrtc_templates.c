@@ -1,20 +1,27 @@
 /* The compile gate: every template that can run on a GPU, compiled by NVRTC for every architecture; needs no GPU. Each mj:generic
  * build, with all dimensions bound to example sizes and with none; and the matrix kernels as realistic shapes ask for them, with
  * the tiles that are chosen. Fails on a compile error, a spill, a stack frame, and on what ptxas says about serialised wgmma
- * (the compiler makes those errors). Prints one row a kernel, and which ones take long.
+ * (the compiler makes those errors). Prints one row a kernel, which ones take long, and what all of the eight-GPU configuration
+ * take; times are the compiling thread's own. Machines differ and are busy, so only a time out of all proportion to that of an
+ * empty kernel, compiled in between, is a failure.
  *
- *   nvrtc_templates [--target T] [TEMPLATE]... */
+ *   nvrtc_templates [--plan FILE.ini] [--target T] [TEMPLATE]... */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "eight_gpu_plan.h"
 #include "jit/compiler.h"
 #include "jit/template.h"
 #include "ops/matrix_list.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/pool.h"
 
-#define SLOW_S 0.2 /* of one core: what a cold compile may take */
+#define SLOW_S 0.2     /* of one core: what a cold compile may take */
+#define PLAN_S 5.0     /* of two cores: all of the eight-GPU configuration */
+#define MOST_EMPTY 100 /* empty kernels: what no kernel may take; the slowest takes about 30 */
+#define EMPTY_EVERY 32 /* kernels */
+#define PLAN_TARGET "sm_90a"
 
 static const char *const targets[] = {"sm_80", "sm_89", "sm_90a", "sm_100a"};
 
@@ -24,7 +31,7 @@ typedef struct Case {
     int32_t bound[MJ_MAX_PARAMS];
     char said[1400];
     MjCompileResult r; /* its numbers */
-    bool failed;
+    bool failed, planned; /* planned: of the eight-GPU configuration */
 } Case;
 
 typedef struct Gate {
@@ -34,16 +41,19 @@ typedef struct Gate {
     MjCompiler *nvrtc;
     char **only;
     int n_only;
+    double *empty; /* (n / EMPTY_EVERY + 1) seconds */
 } Gate;
 
-static void add(Gate *g, const MjTemplate *t, const char *target, const int32_t *bound)
+/* Its index, -1 when it is not asked for; once, however often it is added. */
+static int add(Gate *g, const MjTemplate *t, const char *target, const int32_t *bound)
 {
     bool wanted = g->n_only == 0;
     for (int i = 0; i < g->n_only; i++) wanted = wanted || strcmp(g->only[i], t->name) == 0;
-    for (int i = 0; i < g->n && wanted; i++)
-        wanted = g->cases[i].tmpl != t || g->cases[i].target != target ||
-                 memcmp(g->cases[i].bound, bound, (size_t)t->n_params * sizeof *bound) != 0;
-    if (!wanted) return;
+    if (!wanted) return -1;
+    for (int i = 0; i < g->n; i++)
+        if (g->cases[i].tmpl == t && g->cases[i].target == target &&
+            memcmp(g->cases[i].bound, bound, (size_t)t->n_params * sizeof *bound) == 0)
+            return i;
     if (g->n == g->cap) {
         g->cap = g->cap != 0 ? 2 * g->cap : 512;
         g->cases = mj_xrealloc(g->cases, (size_t)g->cap * sizeof *g->cases);
@@ -53,6 +63,7 @@ static void add(Gate *g, const MjTemplate *t, const char *target, const int32_t 
     c->tmpl = t;
     c->target = target;
     memcpy(c->bound, bound, (size_t)t->n_params * sizeof *bound);
+    return g->n - 1;
 }
 
 static void add_generics(Gate *g, const MjTemplate *t, const char *target)
@@ -62,10 +73,10 @@ static void add_generics(Gate *g, const MjTemplate *t, const char *target)
         int32_t bound[MJ_MAX_PARAMS];
         if ((t->generic_families[k] >> mj_target_family(target) & 1) == 0) continue;
         mj_template_generic_values(t, k, bound);
-        add(g, t, target, bound);
+        (void)add(g, t, target, bound);
         for (int i = 0; i < t->n_params; i++)
             if (bound[i] == MJ_UNBOUND) bound[i] = mj_param_example(&t->params[i]);
-        add(g, t, target, bound);
+        (void)add(g, t, target, bound);
     }
 }
 
@@ -82,16 +93,46 @@ static int add_matrix_kernels(Gate *g, MjJit *jit, const char *target, MjError *
         int32_t bound[MJ_MAX_PARAMS];
         const MjTemplate *t = list[i].chosen.tmpl;
         mj_jit_full_values(&list[i].chosen, bound);
-        add(g, t, target, bound);
+        (void)add(g, t, target, bound);
         for (int p = 0; p < t->n_params; p++)
             if (t->params[p].kind == MJ_PARAM_VARYING) bound[p] = MJ_UNBOUND;
-        add(g, t, target, bound);
+        (void)add(g, t, target, bound);
     }
     if (missing.len > 0) printf("none %s: %s\n", target, mj_str_text(&missing));
 out:
     mj_str_free(&missing);
     free(list);
     return rc;
+}
+
+/* `jit` has the templates that live on. */
+static int add_plan(Gate *g, MjJit *jit, const char *ini, const char *target, MjError *err)
+{
+    MjJit *plan = NULL;
+    int rc = 0;
+    MJ_TRY(mj_eight_gpu_plan(ini, target, &plan, err));
+    for (int i = 0; i < mj_jit_plan_size(plan); i++) {
+        const MjLaunchRecord *record = mj_jit_plan_record(plan, i);
+        const MjTemplate *t;
+        MJ_TRY(mj_jit_template(jit, record->tmpl->name, &t, err));
+        const int at = add(g, t, target, record->bound);
+        if (at >= 0) g->cases[at].planned = true;
+    }
+out:
+    mj_jit_close(plan);
+    return rc;
+}
+
+/* The yardstick: of the same machine, as busy as it is. */
+static double compile_empty(Gate *g)
+{
+    const MjCompileRequest req = {.source = "extern \"C\" __global__ void k() {}\n", .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
+    MjError err = MJ_ERROR_INIT;
+    MjCompileResult r = {.image = NULL};
+    double seconds = g->nvrtc->compile(g->nvrtc, &req, &r, &err) == 0 ? r.cpu_seconds : 0.0;
+    mj_compile_result_free(&r);
+    mj_error_clear(&err);
+    return seconds;
 }
 
 static void compile_one(void *user, int task, int worker)
@@ -103,6 +144,7 @@ static void compile_one(void *user, int task, int worker)
     MjCompileResult r = {.image = NULL};
 
     (void)worker;
+    if (task % EMPTY_EVERY == 0) g->empty[task / EMPTY_EVERY] = compile_empty(g);
     int rc = mj_template_expand(c->tmpl, &g->sources, c->bound, NULL, &source, &err);
     if (rc == 0) {
         MjCompileRequest req = {.source = source, .source_name = c->tmpl->file, .target = c->target,
@@ -135,7 +177,55 @@ static int print_cases(const Gate *g)
     return bad;
 }
 
-static int gather(Gate *g, MjJit **jits, const char *only_target, MjError *err)
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Slow images of a template and target, and what the eight-GPU configuration takes; returns how many are out of all proportion. */
+static int print_times(const Gate *g, bool whole_plan)
+{
+    const int n_empty = (g->n + EMPTY_EVERY - 1) / EMPTY_EVERY;
+    int slow = 0, planned = 0, planned_slow = 0, bad = 0;
+    double plan_s = 0.0;
+    qsort(g->empty, (size_t)n_empty, sizeof *g->empty, ascending);
+    const double empty = g->empty[n_empty / 2];
+    for (int i = 0; i < g->n;) { /* runs of one template and target */
+        const Case *first = &g->cases[i];
+        int over = 0, all = 0;
+        double most = 0.0;
+        for (; i < g->n && g->cases[i].tmpl == first->tmpl && g->cases[i].target == first->target; i++, all++) {
+            const double s = g->cases[i].r.cpu_seconds;
+            over += s > SLOW_S;
+            most = s > most ? s : most;
+            bad += s > MOST_EMPTY * empty;
+            planned += g->cases[i].planned;
+            planned_slow += g->cases[i].planned && s > SLOW_S;
+            plan_s += g->cases[i].planned ? s : 0.0;
+        }
+        slow += over;
+        if (over > 0)
+            printf("slow %s %s: %d of %d images with %d entry points took more than %.0f ms of a core, at most %.0f\n", first->target,
+                   first->tmpl->name, over, all, first->tmpl->n_kernels, 1e3 * SLOW_S, 1e3 * most);
+    }
+    printf("an empty kernel takes %.0f ms of a core; %d of %d kernels more than %.0f ms, %d more than %d empty ones\n", 1e3 * empty, slow,
+           g->n, 1e3 * SLOW_S, bad, MOST_EMPTY);
+    if (bad > 0) printf("FAIL a kernel takes more than %d times an empty one: roll loops whose bodies are not hot\n", MOST_EMPTY);
+    if (whole_plan)
+        printf("the eight-GPU configuration for %s: %d kernels, %.1f s of a core, %.1f s on two (aim: %.0f), %d above %.0f ms\n",
+               PLAN_TARGET, planned, plan_s, plan_s / 2.0, PLAN_S, planned_slow, 1e3 * SLOW_S);
+    return bad;
+}
+
+static int by_template(const void *a, const void *b)
+{
+    const Case *x = a, *y = b;
+    const int by_target = strcmp(x->target, y->target), by_name = strcmp(x->tmpl->name, y->tmpl->name);
+    return by_target != 0 ? by_target : by_name;
+}
+
+static int gather(Gate *g, MjJit **jits, const char *only_target, const char *plan, MjError *err)
 {
     const MjMode *mode;
     int rc;
@@ -146,7 +236,10 @@ static int gather(Gate *g, MjJit **jits, const char *only_target, MjError *err)
         MJ_TRY(mj_jit_open(&options, &jits[k], err));
         for (int i = 0; i < mj_jit_template_count(jits[k]); i++) add_generics(g, mj_jit_template_at(jits[k], i), targets[k]);
         MJ_TRY(add_matrix_kernels(g, jits[k], targets[k], err));
+        if (plan != NULL && strcmp(targets[k], PLAN_TARGET) == 0) MJ_TRY(add_plan(g, jits[k], plan, targets[k], err));
     }
+    qsort(g->cases, (size_t)g->n, sizeof *g->cases, by_template);
+    g->empty = mj_xcalloc((size_t)g->n / EMPTY_EVERY + 1, sizeof *g->empty);
 out:
     return rc;
 }
@@ -156,13 +249,12 @@ int main(int argc, char **argv)
     static Gate g;
     MjJit *jits[sizeof targets / sizeof *targets] = {NULL};
     MjError err = MJ_ERROR_INIT;
-    const char *identity = "", *flags, *only_target = NULL;
-    int rc = 0, bad = 0, slow = 0;
+    const char *identity = "", *flags, *only_target = NULL, *plan = NULL;
+    int rc = 0, bad = 0;
 
-    if (argc > 2 && strcmp(argv[1], "--target") == 0) {
-        only_target = argv[2];
-        argc -= 2;
-        argv += 2;
+    for (; argc > 2 && strncmp(argv[1], "--", 2) == 0; argc -= 2, argv += 2) {
+        if (strcmp(argv[1], "--target") == 0) only_target = argv[2];
+        if (strcmp(argv[1], "--plan") == 0) plan = argv[2];
     }
     g.only = argv + 1;
     g.n_only = argc - 1;
@@ -172,18 +264,20 @@ int main(int argc, char **argv)
     }
     MJ_TRY(g.nvrtc->identify(g.nvrtc, targets[1], &identity, &flags, &err));
     mj_sources_add_builtin(&g.sources, mj_builtin_sources);
-    MJ_TRY(gather(&g, jits, only_target, &err));
+    MJ_TRY(gather(&g, jits, only_target, plan, &err));
     MjPool *pool = mj_pool_open(0);
     mj_pool_run(pool, g.n, compile_one, &g);
     mj_pool_close(pool);
     bad = print_cases(&g);
-    for (int i = 0; i < g.n; i++) slow += g.cases[i].r.cpu_seconds > SLOW_S;
-    printf("%d kernels compiled by %s, %d failed, %d took more than %.0f ms of a core\n", g.n, identity, bad, slow, 1e3 * SLOW_S);
+    if (g.n > 0)
+        bad += print_times(&g, plan != NULL && g.n_only == 0 && (only_target == NULL || strcmp(only_target, PLAN_TARGET) == 0));
+    printf("%d kernels compiled by %s, %d failed\n", g.n, identity, bad);
 out:
     if (rc != 0) printf("FAIL %s\n", err.message);
     for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) mj_jit_close(jits[k]);
     mj_sources_free(&g.sources);
     g.nvrtc->close(g.nvrtc);
     free(g.cases);
+    free(g.empty);
     return rc != 0 || bad != 0 || g.n == 0;
 }
