@@ -114,7 +114,7 @@ MJ_KERNEL_BOUNDS(attention_bwd_dq_sm80, MjAttentionBwdArgs, THREADS, 1)
                 for (int i = 0; i < 4; i++) {
                     const int32_t j = j0 + 8 * f + MJ_LANE % 4 * 2 + i % 2;
                     const float ds = mj_ptx_ex2(mj_fmaf(s[f][i], w.c, shift[i / 2])) * (dp[f][i] - delta[i / 2]);
-                    s[f][i] = masked && (j > row[i / 2] || j < low[i / 2]) ? 0.0f : ds;
+                    s[f][i] = masked & ((j > row[i / 2]) | (j < low[i / 2])) ? 0.0f : ds;
                 }
             mj_mma_columns<FRAGS>(dq, s, stage, 0);
         }
@@ -176,10 +176,9 @@ MJ_KERNEL_BOUNDS(attention_bwd_dkv_sm80, MjAttentionBwdArgs, THREADS, 1)
             for (int f = 0; f < FRAGS; f++)
                 for (int i = 0; i < 4; i++) {
                     const int32_t column = 8 * f + MJ_LANE % 4 * 2 + i % 2, key = w.own + MJ_LANE / 4 + i / 2 * 8;
-                    float p = mj_ptx_ex2(mj_fmaf(s[f][i], w.c, vector[column]));
-                    if (masked && (q0 + column < key || low[column] > key)) p = 0.0f;
-                    s[f][i] = p;
-                    dp[f][i] = p * (dp[f][i] - vector[STEP + column]);
+                    const bool hidden = masked & ((q0 + column < key) | (low[column] > key));
+                    s[f][i] = hidden ? 0.0f : mj_ptx_ex2(mj_fmaf(s[f][i], w.c, vector[column]));
+                    dp[f][i] = s[f][i] * (dp[f][i] - vector[STEP + column]);
                 }
             mj_mma_columns<FRAGS>(dv, s, stage + TILE_BYTES, 0);
             mj_mma_columns<FRAGS>(dk, dp, stage, 0);
