@@ -12,6 +12,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/str.h"
+#include "runtime/cuda_api.h"
 
 typedef struct NvrtcProgram_ *NvrtcProgram;
 
@@ -220,43 +221,47 @@ static bool load_api(void *library, NvrtcApi *api)
     return true;
 }
 
+#define MIN_MAJOR 12 /* sm_90a, and flags that are taken for granted */
+
 /* The version and the build id of the library; the flags that it takes. */
-static void name_build(NvrtcCompiler *c)
+static int name_build(NvrtcCompiler *c, MjError *err)
 {
     int major = 0, minor = 0;
     struct link_map *map = NULL;
 
-    c->api.version(&major, &minor);
+    const int r = c->api.version(&major, &minor);
+    if (r != 0) return mj_error(err, MJ_ERR_MISSING, "nvrtcVersion: %s: NVRTC can't be used; install the CUDA toolkit's again", c->api.error_string(r));
+    if (major < MIN_MAJOR)
+        return mj_error(err, MJ_ERR_MISSING, "NVRTC %d.%d is there; mojit needs 12.0 or later: install a newer CUDA toolkit's NVRTC, or use "
+                        "--mode nocompile or the cpu device", major, minor);
     c->flags = major >= 13 ? flags_text_13 : flags_text;
     c->splits = major >= 13;
     char *id = dlinfo(c->library, RTLD_DI_LINKMAP, &map) == 0 && map ? mj_build_id(map->l_name) : NULL;
     snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %s", major, minor, id ? id : "of an unknown build");
     free(id);
+    return 0;
 }
 
 int mj_compiler_nvrtc_open(MjCompiler **out, MjError *err)
 {
-    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
-    const char *folder = getenv("MOJIT_CUDA_LIBRARY_PATH");
-    void *library = NULL;
+    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", NULL};
+    void *library = mj_cuda_dlopen(names, NULL, 0);
+    int rc = 0;
 
-    for (size_t i = 0; !library && i < sizeof names / sizeof *names; i++) {
-        char *full = folder && *folder ? mj_strdup_printf("%s/%s", folder, names[i]) : mj_xstrdup(names[i]);
-        library = dlopen(full, RTLD_NOW | RTLD_LOCAL);
-        free(full);
-    }
     if (!library)
         return mj_error(err, MJ_ERR_MISSING,
                         "NVRTC was not found (libnvrtc.so.13 or .12). Install the CUDA toolkit's NVRTC, or name its folder in "
                         "MOJIT_CUDA_LIBRARY_PATH; without it, use --mode nocompile or the cpu device");
     NvrtcCompiler *c = mj_xcalloc(1, sizeof *c);
     c->library = library;
-    if (!load_api(library, &c->api)) {
+    if (!load_api(library, &c->api))
+        rc = mj_error(err, MJ_ERR_MISSING, "the NVRTC found is too old: it cannot make cubin images (12.0 or newer is needed)");
+    if (rc == 0) rc = name_build(c, err);
+    if (rc != 0) {
         dlclose(library);
         free(c);
-        return mj_error(err, MJ_ERR_MISSING, "the NVRTC found is too old: it cannot make cubin images (12.0 or newer is needed)");
+        return rc;
     }
-    name_build(c);
     c->base = (MjCompiler){.name = "nvrtc", .serves = serves, .identify = identify, .compile = compile, .close = close_nvrtc};
     *out = &c->base;
     return 0;

@@ -180,7 +180,18 @@ out:
     return rc;
 }
 
+static int compiler(MjDevice *dev, MjError *err)
+{
+    MjCompiler *c = NULL;
+    (void)dev;
+    const int rc = mj_compiler_nvrtc_open(&c, err);
+    if (c != NULL) c->close(c);
+    return rc;
+}
+
 static const Case cases[] = {
+    {"nvrtc", "cuda", {{NULL}}, 0, "", compiler},
+    {"old_nvrtc", "cuda", {{"MOJIT_SIMGPU_NVRTC", "11"}}, MJ_ERR_MISSING, "is there; mojit needs 12.0 or later", compiler},
     {"no_driver", "cuda", {{"MOJIT_CUDA_LIBRARY_PATH", "/nonexistent"}}, MJ_ERR_MISSING, "no NVIDIA driver", NULL},
     {"old_driver", "cuda", {{"MOJIT_SIMGPU_DRIVER", "11080"}}, MJ_ERR_MISSING, "supports CUDA 11.8; mojit needs 12.0", NULL},
     {"no_device", "cuda", {{"MOJIT_SIMGPU_DEVICES", "0"}}, MJ_ERR_MISSING, "no usable NVIDIA GPU", NULL},
