@@ -57,6 +57,7 @@ BAD(bad_global_write) { a.out[(int)threadIdx.x - 1] = 1.0f; }
 BAD(bad_global_gap) { a.out[threadIdx.x] = a.in[(1 << 28) + threadIdx.x]; } /* a GB further: nothing was ever there */
 BAD(bad_host_pointer) { a.out[0] = *(const volatile float *)0x1000; }
 BAD(bad_freed) { a.out[threadIdx.x] = a.in[threadIdx.x]; } /* the host freed `in` before */
+BAD(bad_fresh) { a.out[threadIdx.x] = a.out[threadIdx.x + 64]; } /* nobody wrote what is read */
 BAD(bad_local_of_another) { /* a pointer to a local variable means something else in another thread */
     __shared__ float *p;
     float mine = (float)threadIdx.x;

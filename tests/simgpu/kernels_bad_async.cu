@@ -48,6 +48,11 @@ BAD(bad_cp_async_bounds) {
     mj_ptx_cp_async_16(mj_ptx_shared(s + 4 * threadIdx.x), a.in + a.n - 4 + 4 * threadIdx.x, 16);
     a.out[threadIdx.x] = 1.0f;
 }
+BAD(bad_cp_async_fresh) { /* nobody wrote what is copied */
+    extern __shared__ float s[];
+    mj_ptx_cp_async_16(mj_ptx_shared(s + 4 * threadIdx.x), a.out + 4 * threadIdx.x, 16);
+    a.out[threadIdx.x] = 1.0f;
+}
 BAD(bad_cp_async_twice) { /* two copies to one place, both in flight: either may come last */
     extern __shared__ float s[];
     mj_ptx_cp_async_16(mj_ptx_shared(s + 4 * threadIdx.x), a.in + 4 * threadIdx.x, 16);

@@ -65,6 +65,7 @@ KERNEL(warp) {
     o[480] = mj_ptx_elect() ? 1u : 0u;
     o[512] = mj_ptx_lane();
     if (T < 16) o[544] = (unsigned)__shfl_xor_sync(0x0000ffffu, v, 1); /* half of the warp */
+    o[608] = (unsigned)__shfl_xor_sync(0x01010101u << (T % 8), v, 8);     /* eight groups at once */
     const double d = __shfl_xor_sync(0xffffffffu, 1.0 + T, 16);         /* two registers */
     o[576] = (unsigned)(int)d;
 }

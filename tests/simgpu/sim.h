@@ -92,7 +92,7 @@ typedef struct SimAcc { /* an accumulator of wgmmas in flight: its true value, w
 #define SIM_TRAIL 64     /* wgmmas of a warp that the other warps of its warpgroup are held against */
 
 typedef struct SimWarp {
-    SimGather gather[4];
+    SimGather gather[32]; /* each waits for a lane of its own */
     SimWgmma *wgmma;
     int n_wgmma, cap_wgmma, wgmma_group;
     SimAcc acc[SIM_ACCS];
@@ -241,6 +241,9 @@ size_t sim_shadow_index(unsigned address);
 bool sim_is_device_memory(const void *p);
 /* 0 if `bytes` at p lie in one allocation; else fills why. */
 int sim_check_global(const void *p, size_t bytes, char *why, size_t cap);
+/* Which bytes of device memory were ever written since they were allocated. p lies in an allocation. */
+void sim_mark_global(const void *p, size_t bytes);
+bool sim_global_written(const void *p, size_t bytes);
 
 /* tensor maps, made by cuTensorMapEncodeTiled; 128 bytes */
 #define SIM_MAP_MAGIC 0x53494d544d415031ull

@@ -29,6 +29,8 @@ void simgpu_cp_async(unsigned dst, const void *src, unsigned size, unsigned byte
     if (bytes > 0 && (!sim_is_device_memory(src) || sim_check_global(src, bytes, why, sizeof why) != 0))
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "cp.async reads %u bytes at %p: %s", bytes, src,
                  sim_is_device_memory(src) ? why : "not global memory");
+    if (bytes > 0 && !sim_global_written(src, bytes))
+        sim_fail(SIM_CU_LAUNCH_FAILED, at, "cp.async reads %u bytes at %p, which nobody wrote since they were allocated", bytes, src);
     if (t->n_cp == t->cap_cp) {
         t->cap_cp = t->cap_cp == 0 ? 16 : t->cap_cp * 2;
         t->cp = realloc(t->cp, (size_t)t->cap_cp * sizeof *t->cp);
@@ -413,11 +415,13 @@ static void finish_store(SimThread *t, const SimBulkStore *s)
                  "after cp.async.bulk.wait_group.read (mj_ptx_tma_wait_read) only", s->bytes, s->src);
     if (s->dst != NULL) {
         memcpy(s->dst, sim_shared(t->cta, s->src, s->bytes, "cp.async.bulk", s->at), s->bytes);
+        sim_mark_global(s->dst, s->bytes);
         return;
     }
     const SimTensorMap *m = (const SimTensorMap *)s->map;
     BoxRow row;
     for (unsigned i = 0; next_row(m, s->coords, i, &row); i++) {
+        if (row.last > row.first) sim_mark_global(row.global + row.first * m->elem, (size_t)(row.last - row.first) * m->elem);
         for (int e = row.first; e < row.last; e++) {
             const char *from = sim_shared(t->cta, swizzle(s->src + row.offset + (unsigned)e * m->elem, m->swizzle), m->elem,
                                           "TMA store", s->at);

@@ -208,6 +208,7 @@ typedef struct Product {
     const void *pa, *pb, *pc;
     void *pd;
     float alpha, beta;
+    void (*mark)(const void *p, size_t bytes); /* tells the driver what is written */
 } Product;
 
 /* Of row `i` of an operand that runs along K, at depth p. */
@@ -235,7 +236,9 @@ static void multiply(void *user)
     const int64_t m = (int64_t)g->c.rows, n = (int64_t)g->c.cols, k = (int64_t)(g->d.trans_a ? g->a.rows : g->a.cols);
     double *x = decoded(&g->a, g->pa, g->d.trans_a, g->d.mode_a, g->d.scale_a, m, k);
     double *y = decoded(&g->b, g->pb, !g->d.trans_b, g->d.mode_b, g->d.scale_b, n, k);
-    for (int64_t j = 0; j < n; j++)
+    const size_t element = g->c.type == R_32F ? 4 : 2;
+    for (int64_t j = 0; j < n; j++) {
+        g->mark((const char *)g->pd + (size_t)(j * g->c.ld) * element, (size_t)m * element);
         for (int64_t i = 0; i < m; i++) {
             double part[8] = {0}, sum = 0.0; /* eight sums that need not wait for each other */
             int64_t p = 0;
@@ -247,6 +250,7 @@ static void multiply(void *user)
             const double before = g->beta != 0.0f ? (double)g->beta * decode(g->c.type, g->pc, at) : 0.0;
             encode(g->c.type, g->pd, at, (double)g->alpha * sum + before);
         }
+    }
     free(x);
     free(y);
 }
@@ -264,9 +268,10 @@ API int cublasLtMatmul(Handle *h, Desc *d, const float *alpha, const void *a, La
     void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
     int (*enqueue)(void *, void (*)(void *), const void *, size_t) = NULL;
     if (driver == NULL) return EXECUTION_FAILED;
-    void *fn = dlsym(driver, "sim_enqueue");
-    if (fn == NULL) return EXECUTION_FAILED;
+    void *fn = dlsym(driver, "sim_enqueue"), *mark = dlsym(driver, "sim_mark_global");
+    if (fn == NULL || mark == NULL) return EXECUTION_FAILED;
     memcpy(&enqueue, &fn, sizeof fn);
-    const Product g = {*d, *la, *lb, *lc, a, b, c, out, *alpha, *beta};
+    Product g = {*d, *la, *lb, *lc, a, b, c, out, *alpha, *beta, NULL};
+    memcpy(&g.mark, &mark, sizeof mark);
     return enqueue(stream, multiply, &g, sizeof g) == 0 ? OK : EXECUTION_FAILED;
 }

@@ -38,6 +38,7 @@ typedef struct Allocation {
 typedef struct Device {
     char *arena;       /* ARENA bytes of address space */
     uint32_t *page_of; /* allocation number + 1 of each page */
+    uint8_t *written;  /* a bit a byte of the arena */
     size_t used;       /* of the arena, never reused: a stale pointer is always caught */
     size_t held;       /* bytes of live allocations */
     Allocation *allocations;
@@ -135,6 +136,29 @@ int sim_check_global(const void *p, size_t bytes, char *why, size_t cap)
     }
     last = a;
     return 0;
+}
+
+/* Exported for simulated libraries, which write on their own. */
+API void sim_mark_global(const void *p, size_t bytes)
+{
+    Device *d = device_of(p);
+    size_t i = d != NULL ? (size_t)((const char *)p - d->arena) : 0;
+    const size_t end = d != NULL ? i + bytes : 0;
+    for (; i < end && i % 8 != 0; i++) d->written[i / 8] |= (uint8_t)(1u << i % 8);
+    if (end > i) memset(d->written + i / 8, 0xff, (end - i) / 8);
+    for (i = end > i ? end / 8 * 8 : end; i < end; i++) d->written[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+bool sim_global_written(const void *p, size_t bytes)
+{
+    const Device *d = device_of(p);
+    if (d == NULL) return true;
+    const size_t first = (size_t)((const char *)p - d->arena);
+    for (size_t i = first; i < first + bytes; i++) {
+        if (i % 8 == 0 && i + 8 <= first + bytes && d->written[i / 8] == 0xff) i += 7;
+        else if ((d->written[i / 8] >> i % 8 & 1u) == 0) return false;
+    }
+    return true;
 }
 
 static Device *here(void) { return current >= 0 ? &devices[current] : NULL; }
@@ -285,12 +309,14 @@ static int sim_DevicePrimaryCtxRetain(MjCuContext *ctx, int dev)
         void *p = mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         void *t = mmap(NULL, ARENA / PAGE * sizeof(uint32_t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                        -1, 0);
-        if (p == MAP_FAILED || t == MAP_FAILED) {
+        void *w = mmap(NULL, ARENA / 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED || t == MAP_FAILED || w == MAP_FAILED) {
             pthread_mutex_unlock(&mutex);
             return 2;
         }
         d->arena = p;
         d->page_of = t;
+        d->written = w;
     }
     d->retained++;
     *ctx = (MjCuContext)(void *)d;
@@ -390,6 +416,7 @@ static int sim_MemcpyHtoDAsync(MjCuPtr dst, const void *src, size_t bytes, MjCuS
     open_memory(here(), true);
     memcpy((void *)(uintptr_t)dst, src, bytes);
     open_memory(here(), false);
+    sim_mark_global((void *)(uintptr_t)dst, bytes);
     return 0;
 }
 static int sim_MemcpyDtoHAsync(void *dst, MjCuPtr src, size_t bytes, MjCuStream s)
@@ -428,6 +455,7 @@ static int sim_MemsetD8Async(MjCuPtr dst, unsigned char byte, size_t bytes, MjCu
     open_memory(here(), true);
     memset((void *)(uintptr_t)dst, byte, bytes);
     open_memory(here(), false);
+    sim_mark_global((void *)(uintptr_t)dst, bytes);
     return 0;
 }
 
@@ -445,6 +473,10 @@ static int sim_MemcpyDtoDAsync(MjCuPtr dst, MjCuPtr src, size_t bytes, MjCuStrea
     open_memory(here(), true);
     memmove((void *)(uintptr_t)dst, (void *)(uintptr_t)src, bytes);
     open_memory(here(), false);
+    const bool all = sim_global_written((void *)(uintptr_t)src, bytes);
+    if (all) sim_mark_global((void *)(uintptr_t)dst, bytes);
+    for (size_t i = 0; i < bytes && !all; i++)
+        if (sim_global_written((char *)(uintptr_t)src + i, 1)) sim_mark_global((char *)(uintptr_t)dst + i, 1);
     return 0;
 }
 

@@ -373,6 +373,10 @@ void simgpu_access(void *p, size_t bytes, int write, void *pc)
         if (sim_check_global(p, bytes, why, sizeof why) != 0)
             sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "out-of-bounds %s of %zu bytes of global memory at %p: %s", verb, bytes,
                      p, why);
+        if (write) sim_mark_global(p, bytes);
+        else if (!sim_global_written(p, bytes))
+            sim_fail(SIM_CU_LAUNCH_FAILED, sim_site_of(pc), "read of %zu bytes of global memory at %p, which nobody wrote since it was "
+                     "allocated", bytes, p);
     } else if (!(c >= l->image_lo && c < l->image_hi)) {
         const bool stack = c >= stacks && c < stacks + SIM_STACK_BYTES * SIM_MAX_THREADS;
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "%s of %zu bytes at %p, which is %s", verb, bytes, p,
@@ -523,7 +527,6 @@ void sim_collective(int kind, int arg, unsigned mask, SimCollective *all, const 
             sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s with mask 0x%08x, but lane %d %s", name, mask, i,
                      i >= n_lanes ? "does not exist (the block is not a multiple of 32 threads)" : "has left the kernel");
     SimGather *g = find_gather(w, mask);
-    if (g == NULL) sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s: more than 4 collectives of one warp at once are not simulated", name);
     if (g->arrived == 0) {
         *g = (SimGather){.kind = kind, .arg = arg, .mask = mask, .at = at};
     } else if (g->kind != kind || g->arg != arg || !same_site(g->at, at)) {
@@ -687,7 +690,7 @@ static int schedule(int n_threads)
         begin_report(&in_flight.cta->threads[0], in_flight.at);
         append_report("the block ended with this load in flight: its mbarrier was never waited for");
         r->error = SIM_CU_LAUNCH_FAILED;
-        return SIM_CU_LAUNCH_FAILED;
+        return r->error;
     }
     return 0;
 }

@@ -247,6 +247,7 @@ static void test_shfl(void **state)
         same("shfl.bfly 8", l, out[64 + l], 10 * (l / 8 % 2 == 1 ? l - 8 : l));
         same("shfl.idx 10", l, out[96 + l], 10 * (base + 2));
         if (l < 16) same("shfl.bfly 1 of half a warp", l, out[544 + l], 10 * (l % 2 == 0 ? l + 1 : l - 1));
+        same("shfl.bfly 8 of every eighth lane", l, out[608 + l], 10 * (l ^ 8));
         same("shfl.bfly 16 of f64", l, out[576 + l], 1 + (l < 16 ? l + 16 : l - 16));
     }
     same("lane 9, up 3", 0, out[9], 90);   /* 9 - 3 = 6 lies in the segment before */

@@ -51,13 +51,14 @@ static const Bad bads[] = {
     {PLAIN, "bad_barrier_threads", 64, 1, 0, FAILED, "barrier 1 of 48 threads: the id must be 0 to 15 and the count a multiple of 32", THREAD},
     {PLAIN, "bad_barrier_counts", 96, 1, 0, FAILED, "this thread expects ", THREAD},
     {PLAIN, "bad_barrier_twice", 64, 1, 0, FAILED, "this thread has arrived already", THREAD},
-    {PLAIN, "bad_barrier_zero", 64, 1, 0, FAILED, "barrier", THREAD},
+    {PLAIN, "bad_barrier_zero", 64, 1, 0, FAILED, "barrier 0", THREAD},
     /* memory */
     {PLAIN, "bad_global_read", 32, 1, 0, ADDRESS, "out-of-bounds read of 4 bytes of global memory", THREAD},
     {PLAIN, "bad_global_write", 32, 1, 0, ADDRESS, "offset -4 of the allocation", THREAD},
     {PLAIN, "bad_global_gap", 32, 1, 0, ADDRESS, "no allocation is there", THREAD},
     {PLAIN, "bad_host_pointer", 32, 1, 0, ADDRESS, "no memory of this device", THREAD},
     {PLAIN, "bad_freed", 32, 1, 0, ADDRESS, "was freed", THREAD},
+    {PLAIN, "bad_fresh", 32, 1, 0, FAILED, "read of 4 bytes of global memory at", THREAD},
     {PLAIN, "bad_local_of_another", 32, 1, 0, ADDRESS, "another thread's local memory", THREAD},
     {PLAIN, "bad_shared_bounds", 32, 1, 256, ADDRESS, "out-of-bounds write of 4 bytes of shared memory", THREAD},
     {PLAIN, "bad_shared_bounds_read", 32, 1, 128, ADDRESS, "out-of-bounds read of 4 bytes of shared memory", THREAD},
@@ -87,6 +88,7 @@ static const Bad bads[] = {
     {ASYNC, "bad_cp_async_misaligned", 32, 1, 512, ALIGNMENT, "both must be aligned to the size", THREAD},
     {ASYNC, "bad_cp_async_size", 32, 1, 512, FAILED, "32 source bytes, more than the copy's 16", THREAD},
     {ASYNC, "bad_cp_async_bounds", 32, 1, 512, ADDRESS, "cp.async reads 16 bytes at", THREAD},
+    {ASYNC, "bad_cp_async_fresh", 32, 1, 512, FAILED, "which nobody wrote since they were allocated", THREAD},
     {ASYNC, "bad_cp_async_twice", 32, 1, 512, FAILED, "cp.async writes shared 0x", THREAD},
     {ASYNC, "bad_write_in_flight", 32, 1, 512, FAILED, "write of shared 0x", THREAD},
     /* mbarriers */
@@ -329,6 +331,46 @@ static void test_fresh_memory(void **state)
     close_device();
 }
 
+/* Kernels on two devices, each with its own memory; one that is handed the other's is told so. */
+static void test_two_devices(void **state)
+{
+    static const Bad copy = {PLAIN, "bad_freed", 32, 1, 0, "", "", THREAD}; /* out[i] = in[i]: wrong only where the memory is */
+    MjError err = MJ_ERROR_INIT;
+    MjDevice *devices[2];
+    MjModule *modules[2];
+    float *out[2], *in[2];
+    (void)state;
+    for (int d = 0; d < 2; d++) {
+        void *p = NULL;
+        float values[32];
+        for (int i = 0; i < 32; i++) values[i] = (float)(100 * d + i);
+        OK(mj_device_open(d == 0 ? "cuda" : "cuda:1", NULL, &devices[d], &err));
+        OK(devices[d]->ops->module_load(devices[d], images[PLAIN].image, images[PLAIN].image_bytes, &modules[d], &err));
+        OK(devices[d]->ops->alloc(devices[d], sizeof values, "out", &p, &err));
+        out[d] = p;
+        OK(devices[d]->ops->alloc(devices[d], sizeof values, "in", &p, &err));
+        in[d] = p;
+        OK(devices[d]->ops->upload(devices[d], in[d], values, sizeof values, &err));
+    }
+    for (int d = 1; d >= 0; d--) {
+        float got[32];
+        dev = devices[d];
+        module = modules[d];
+        const MjTensorMapBytes maps[2] = {map_of(out[d]), map_of(out[d])};
+        OK(launch(&copy, out[d], in[d], maps, &err));
+        OK(dev->ops->download(dev, got, out[d], sizeof got, &err));
+        for (int i = 0; i < 32; i++) assert_float_equal(got[i], (float)(100 * d + i), 0.0f);
+    }
+    const MjTensorMapBytes maps[2] = {map_of(out[0]), map_of(out[0])};
+    assert_int_not_equal(launch(&copy, out[0], in[1], maps, &err), 0);
+    assert_non_null(strstr(err.message, "memory of device 1, while device 0 is current"));
+    mj_error_clear(&err);
+    for (int d = 0; d < 2; d++) {
+        devices[d]->ops->module_unload(devices[d], modules[d]);
+        mj_device_close(devices[d]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -343,10 +385,12 @@ int main(int argc, char **argv)
     folder = argv[2];
     setenv("MOJIT_CUDA_LIBRARY_PATH", libraries, 1);
     setenv("MOJIT_SIMGPU_PROTECT", "1", 1);
+    setenv("MOJIT_SIMGPU_DEVICES", "2", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_kernels),
         cmocka_unit_test(test_wgmma_read_too_early),
         cmocka_unit_test(test_fresh_memory),
+        cmocka_unit_test(test_two_devices),
     };
     const struct CMUnitTest only_races[] = {cmocka_unit_test(test_races)};
     if (getenv("MOJIT_SIMGPU_RACES") != NULL) return cmocka_run_group_tests(only_races, compile_all, free_all);
