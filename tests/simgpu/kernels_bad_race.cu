@@ -166,3 +166,27 @@ BAD_MAP(race_cluster) { /* block 0 loads into block 1's memory while that may st
     mj_ptx_mbar_wait(b, 0);
     mj_ptx_cluster_sync();
 }
+
+/* ---- two blocks, global memory ---- */
+
+BAD(race_blocks_write) { a.out[threadIdx.x] = (float)blockIdx.x; }
+BAD(race_blocks_read) { /* the others read what the first block writes in this launch */
+    if (blockIdx.x == 0) ((float *)a.in)[threadIdx.x] = 1.0f;
+    else a.out[blockIdx.x * 64 + threadIdx.x] = a.in[threadIdx.x];
+}
+BAD(race_blocks_write_what_is_read) { /* all read the first word, the last one changes it */
+    a.out[64 * blockIdx.x + threadIdx.x] = a.in[0];
+    if (blockIdx.x == 1 && threadIdx.x == 0) ((float *)a.in)[0] = 2.0f;
+    if (blockIdx.x == 0 && threadIdx.x == 1) ((float *)a.in)[0] = 3.0f;
+}
+BAD_MAP(race_blocks_store) { /* both store the same box */
+    extern __shared__ __align__(1024) unsigned char tile[];
+    for (int i = (int)threadIdx.x; i < TILE_BYTES; i += (int)blockDim.x) tile[i] = 0;
+    mj_ptx_fence_async();
+    __syncthreads();
+    ONE {
+        mj_ptx_tma_store_2d(&m.out, mj_ptx_shared(tile), 0, 0);
+        mj_ptx_tma_commit();
+        mj_ptx_tma_wait<0>();
+    }
+}

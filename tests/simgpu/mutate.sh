@@ -8,7 +8,7 @@ src=$root/tests/simgpu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 flags=(-std=gnu17 -O1 -w -fPIC -I"$root/include" -I"$root" -I"$src")
-units=(sim_driver sim_exec sim_async sim_matrix sim_race)
+units=(sim_driver sim_exec sim_async sim_matrix sim_race sim_race_global)
 command -v g++ >/dev/null || { echo "skipped: no g++, which the simulated GPU compiles kernels with"; exit 77; }
 
 for u in "${units[@]}"; do $cc "${flags[@]}" -c "$src/$u.c" -o "$dir/$u.o" || exit 1; done
@@ -19,7 +19,7 @@ cp "$build"/tests/simgpu/lib*.so* "$dir/lib/" 2>/dev/null
 rules() {
     awk -v u=sim_driver '/^static int (check_geometry|sim_TensorMapEncodeTiled)/ { on = 1 } /^}/ { on = 0 }
         on && /\) return (1|719|912|801);/ && !/unreachable/ { print u ":" FNR ":s/) return [0-9]*;/) (void)0;/" }' "$src/sim_driver.c"
-    for u in sim_exec sim_async sim_matrix sim_race; do
+    for u in sim_exec sim_async sim_matrix sim_race sim_race_global; do
         awk -v u=$u '/^_Noreturn void sim_fail/ || /unreachable/ { next }
             /sim_fail\(SIM_CU/ { print u ":" FNR ":s/sim_fail(SIM_CU/if (0) sim_fail(SIM_CU/" }
             /r->error = SIM_CU_LAUNCH_FAILED;/ { print u ":" FNR ":s/r->error = SIM_CU_LAUNCH_FAILED;//" }' "$src/$u.c"

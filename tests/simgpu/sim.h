@@ -234,6 +234,9 @@ void sim_race_waited(const SimThread *t, SimCta *cta, unsigned address, size_t b
 void sim_race_operand(SimThread *lanes, unsigned address, size_t bytes, bool waited, SimSite at);
 void sim_race_warp_waited(SimThread *lanes);
 void sim_race_landed(SimCta *cta, const SimMbar *m, unsigned address, size_t bytes, SimSite at);
+/* sim_race_global.c: the same between the clusters of a launch, of global memory */
+void sim_race_global_start(const SimLaunch *l);
+void sim_race_global(const void *p, size_t bytes, bool write, const char *what, SimSite at, void *pc);
 SimSite sim_site_of(void *pc); /* of the image; its text holds until the next but one */
 size_t sim_shadow_index(unsigned address);
 

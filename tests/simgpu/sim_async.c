@@ -31,6 +31,7 @@ void simgpu_cp_async(unsigned dst, const void *src, unsigned size, unsigned byte
                  sim_is_device_memory(src) ? why : "not global memory");
     if (bytes > 0 && !sim_global_written(src, bytes))
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "cp.async reads %u bytes at %p, which nobody wrote since they were allocated", bytes, src);
+    sim_race_global(src, bytes, false, "cp.async", at, NULL);
     if (t->n_cp == t->cap_cp) {
         t->cap_cp = t->cap_cp == 0 ? 16 : t->cap_cp * 2;
         t->cp = realloc(t->cp, (size_t)t->cap_cp * sizeof *t->cp);
@@ -232,12 +233,15 @@ static bool next_row(const SimTensorMap *m, const int *coords, unsigned index, B
     return true;
 }
 
-static void check_row(const SimTensorMap *m, const BoxRow *row, const char *what, SimSite at)
+static void check_row(const SimTensorMap *m, const BoxRow *row, bool store, const char *what, SimSite at)
 {
     char why[256];
     const char *p = row->global + row->first * m->elem;
-    if (row->last > row->first && sim_check_global(p, (size_t)(row->last - row->first) * m->elem, why, sizeof why) != 0)
+    if (row->last <= row->first) return;
+    const size_t bytes = (size_t)(row->last - row->first) * m->elem;
+    if (sim_check_global(p, bytes, why, sizeof why) != 0)
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "%s: the tensor map leads out of bounds at %p: %s", what, (const void *)p, why);
+    sim_race_global(p, bytes, store, what, at, NULL);
 }
 
 static void load_tensor(const SimAsync *a, SimCta *cta)
@@ -293,7 +297,7 @@ void simgpu_tma_load(unsigned dst, const void *map, unsigned bar, unsigned mask,
     sim_grid_order("TMA load", at);
     if (mask >> r->launch->cluster != 0)
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "TMA multicast mask 0x%x in a cluster of %u", mask, r->launch->cluster);
-    for (unsigned i = 0; next_row(m, coords, i, &row); i++) check_row(m, &row, "TMA load", at);
+    for (unsigned i = 0; next_row(m, coords, i, &row); i++) check_row(m, &row, false, "TMA load", at);
     SimAsync *a = new_async();
     memcpy(a->map, map, sizeof a->map);
     memcpy(a->coords, coords, (size_t)rank * sizeof *coords);
@@ -316,6 +320,7 @@ void simgpu_bulk_load(unsigned dst, const void *src, unsigned bytes, unsigned ba
     sim_grid_order("cp.async.bulk", at);
     if (sim_check_global(src, bytes, why, sizeof why) != 0)
         sim_fail(SIM_CU_ILLEGAL_ADDRESS, at, "cp.async.bulk reads %u bytes at %p: %s", bytes, src, why);
+    sim_race_global(src, bytes, false, "cp.async.bulk", at, NULL);
     SimAsync *a = new_async();
     a->src = src;
     a->dst = dst;
@@ -378,7 +383,7 @@ void simgpu_tma_store(const void *map, unsigned src, int add, int rank, const in
     sim_grid_order("TMA store", at);
     (void)sim_shared(t->cta, src, bytes, "TMA store", at);
     sim_shared_read(t->cta, src, bytes, true, "TMA store", at);
-    for (unsigned i = 0; next_row(m, coords, i, &row); i++) check_row(m, &row, "TMA store", at);
+    for (unsigned i = 0; next_row(m, coords, i, &row); i++) check_row(m, &row, true, "TMA store", at);
     if (add && m->elem != 4) sim_fail(SIM_CU_LAUNCH_FAILED, at, "TMA reduction on elements of %d bytes; only f32 is simulated", m->elem);
     SimBulkStore *s = new_store(t, src, bytes, at);
     memcpy(s->map, map, sizeof s->map);
@@ -400,6 +405,7 @@ void simgpu_bulk_store(void *dst, unsigned src, unsigned bytes, SimSite at)
     sim_grid_order("cp.async.bulk", at);
     (void)sim_shared(t->cta, src, bytes, "cp.async.bulk", at);
     sim_shared_read(t->cta, src, bytes, true, "cp.async.bulk", at);
+    sim_race_global(dst, bytes, true, "cp.async.bulk", at, NULL);
     SimBulkStore *s = new_store(t, src, bytes, at);
     s->dst = dst;
 }

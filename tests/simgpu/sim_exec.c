@@ -373,6 +373,7 @@ void simgpu_access(void *p, size_t bytes, int write, void *pc)
         if (sim_check_global(p, bytes, why, sizeof why) != 0)
             sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "out-of-bounds %s of %zu bytes of global memory at %p: %s", verb, bytes,
                      p, why);
+        sim_race_global(p, bytes, write != 0, "this thread", (SimSite){NULL, 0}, pc);
         if (write) sim_mark_global(p, bytes);
         else if (!sim_global_written(p, bytes))
             sim_fail(SIM_CU_LAUNCH_FAILED, sim_site_of(pc), "read of %zu bytes of global memory at %p, which nobody wrote since it was "
@@ -773,6 +774,7 @@ int sim_execute(const SimLaunch *l)
     run.scheduling = true;
     run.static_bytes = (size_t)(l->kernel->shared_stop - l->kernel->shared_start);
     sim_run = &run;
+    sim_race_global_start(l);
     const bool reverse = order != NULL && strcmp(order, "reverse") == 0;
     for (unsigned b = 0; b < l->grid && rc == 0; b += l->cluster)
         rc = run_cluster(reverse ? l->grid - l->cluster - b : b, threads, reverse);

@@ -3,11 +3,11 @@
  * the normal run); without the setting nothing here runs.
  *
  * A thread's clock ticks whenever it passes something on (arrives at a barrier). It knows of another thread what it was handed:
- * an access at clock c of thread w has happened before thread t iff t's entry for w is at least c. Of PTX the manual says what
- * hands on (PTX ISA 9.1: 8.7.1 "Conflict and Data-races", 8.8 "Release and Acquire Patterns", and the instructions' own sections): barrier, bar.warp.sync, barrier.cluster,
- * mbarrier.arrive with try_wait; not shuffles and votes. Copies and wgmma count from their issue to the wait for them: what
- * lies between may not touch their memory, whoever does it. A TMA load is a writer of its own, one for each mbarrier; the wgmmas
- * of a warp are a reader of their own, over for each lane that has waited. */
+ * an access at clock c of thread w has happened before thread t iff t's entry for w is at least c. The manual says what hands on
+ * (PTX ISA 9.1: 8.7.1 "Conflict and Data-races", 8.8 "Release and Acquire Patterns", and the instructions' own sections): barrier,
+ * bar.warp.sync, barrier.cluster, mbarrier.arrive with try_wait; not shuffles and votes. Copies and wgmma count from their issue
+ * to the wait for them: what lies between may not touch their memory, whoever does it. A TMA load is a writer of its own, one for
+ * each mbarrier; the wgmmas of a warp are a reader of their own, over for each lane that has waited. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

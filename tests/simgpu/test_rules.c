@@ -178,6 +178,10 @@ static const Bad races[] = {
     {RACE, "race_store_source", 64, 1, 8192, FAILED, "writes it, thread 0 of block 0 has a copy in flight that reads it", THREAD},
     {RACE, "race_wgmma_operand", 160, 1, 16384, FAILED, "writes it, a wgmma ", THREAD},
     {RACE, "race_cluster", 64, 2, 8192, FAILED, "TMA load writes it, thread ", THREAD},
+    {RACE, "race_blocks_write", 64, 1, 0, FAILED, "this thread writes it, block ", ANY_THREAD},
+    {RACE, "race_blocks_read", 64, 1, 0, FAILED, "this thread reads it, block ", ANY_THREAD},
+    {RACE, "race_blocks_write_what_is_read", 64, 1, 0, FAILED, "race on global ", ANY_THREAD},
+    {RACE, "race_blocks_store", 64, 1, 8192, FAILED, "TMA store writes it, block ", ANY_THREAD},
 };
 
 static const char *libraries, *folder;
@@ -253,7 +257,8 @@ static int launch(const Bad *b, float *out, float *in, const MjTensorMapBytes *m
     MjKernelFn *fn = NULL;
     int rc;
     const Args args = {out, in, N};
-    const MjLaunch l = {.grid = b->cluster, .block = b->block, .cluster = b->cluster, .shared_bytes = b->shared, .args = &args,
+    const uint32_t grid = strncmp(b->kernel, "race_blocks", 11) == 0 ? 3 : b->cluster;
+    const MjLaunch l = {.grid = grid, .block = b->block, .cluster = b->cluster, .shared_bytes = b->shared, .args = &args,
                         .args_bytes = sizeof args, .label = b->kernel, .tensor_maps = maps, .tensor_map_bytes = 2 * sizeof *maps,
                         .overlap = strncmp(b->kernel, "bad_overlapped", 14) == 0};
     MJ_TRY(dev->ops->module_function(module, b->kernel, &fn, err));
