@@ -48,6 +48,7 @@ static int open_driver(void **state)
     assert_int_equal(cu->LibraryGetKernel(&votes, library, "good_votes"), 0);
     assert_int_equal(cu->LibraryGetKernel(&sum, library, "good_sum"), 0);
     assert_int_equal(cu->MemAlloc(&memory, 1 << 16), 0);
+    assert_int_equal(cu->MemsetD8Async(memory, 0, 1 << 16, stream), 0);
     mj_compile_result_free(&image);
     c->close(c);
     free(text);
