@@ -9,7 +9,7 @@
 // mj:param HEAD_DIM variant values:64,128
 // mj:param WINDOW fixed min:1
 // mj:param STAGES tuning default:3 values:2,3,4
-// mj:param ORDER tuning default:0 values:0,1
+// mj:param ORDER tuning default:1 values:0,1
 
 #include "attention_wgmma.cuh"
 

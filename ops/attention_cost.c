@@ -8,9 +8,10 @@
 /* From asking for a stage to its arrival; around an item: positions, barriers, the first product and the last one. As in the
  * model of GEMMs. */
 #define LATENCY_CYCLES 900.0
+#define EXPOSED_CYCLES 750.0 /* what a step of backward's launches waits with no stage in flight; fitted */
 #define ITEM_CYCLES 600.0
 #define EXPONENTIALS_CYCLE 16.0 /* of one multiprocessor's special function units, on every card so far */
-#define OWN_CYCLE 16.0          /* bytes of its own rows that a block reads and writes a cycle: about its share of the memory */
+#define OWN_CYCLE 28.0          /* bytes of its own rows that a block reads and writes a cycle; fitted */
 #define MEMORY_RATE 0.9         /* what copies reach of the data sheet's rate */
 
 static double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
@@ -66,7 +67,7 @@ void mj_attention_cost(const MjAttentionModel *model, const MjCard *card, const 
         largest = n > largest ? n : largest;
     }
     out->tiles = (double)total;
-    out->resident = (int)clamp(floor((card->shared_bytes + 1024.0) / ((double)geometry->shared_bytes + 1024.0)), 1, 2048 / geometry->block);
+    out->resident = (int)clamp(floor((card->shared_bytes + 1024.0) / ((double)geometry->shared_bytes + 1024.0)), 1, fmin(2048 / geometry->block, model->most_resident));
     const double slots = fmin(items, (double)card->units * out->resident);
     if (model->order >= 0) out->waves = (double)busiest(model, size, tiles, (int32_t)slots);
     else out->waves = fmax((double)total / card->units, (double)largest) + (items > slots ? 0.5 * (double)largest : 0.0);
@@ -77,10 +78,12 @@ void mj_attention_cost(const MjAttentionModel *model, const MjCard *card, const 
     out->load_cycles = model->streamed * model->step * size->head_dim * 2.0 / card->l2_cycle;
     const double math = fmax(out->mma_cycles, out->softmax_cycles) + (1.0 - model->hidden) * fmin(out->mma_cycles, out->softmax_cycles);
     const double busy = fmax(math, out->load_cycles);
-    out->wait_cycles = fmax(0.0, LATENCY_CYCLES / (stages > 1 ? stages - 1 : 1) - busy) / out->resident;
+    out->wait_cycles = stages > model->in_use ? fmax(0.0, LATENCY_CYCLES / (stages - model->in_use) - busy) : EXPOSED_CYCLES;
+    out->wait_cycles /= out->resident;
     out->epilogue_cycles = ITEM_CYCLES + model->own_bytes * model->rows * size->head_dim / OWN_CYCLE;
     out->bytes = model->once_bytes * size->tokens * size->heads * size->head_dim +
                  stream_bytes(model, card, size, (double)total, tiles, slots);
     const double cycles = out->waves * (busy + out->wait_cycles) + ceil(items / slots) * out->epilogue_cycles / out->resident;
-    out->seconds = fmax((cycles + LATENCY_CYCLES) / card->clock_hz, out->bytes / (MEMORY_RATE * card->memory_bytes_s));
+    const double work = (cycles + LATENCY_CYCLES) / card->clock_hz, memory = out->bytes / (MEMORY_RATE * card->memory_bytes_s);
+    out->seconds = fmax(work, memory) + model->contended * fmin(work, memory);
 }

@@ -17,6 +17,9 @@ typedef struct MjAttentionModel {
     double once_bytes;  /* of the launch, for each token, head and element of D: everything once */
     double rate;        /* the part of the tensor cores' rate that the instructions reach */
     double hidden;      /* the part of the shorter one of products and softmax that runs beside the longer one */
+    double contended;   /* the part of the shorter one of work and memory's time that does not run beside the longer one */
+    int32_t in_use;     /* stages that a block holds while it works: fewer free ones than 1, and a step waits */
+    int32_t most_resident; /* blocks of a multiprocessor, by their registers */
 } MjAttentionModel;
 
 typedef struct MjAttentionSize {

@@ -112,7 +112,7 @@ expect 2 'did you mean "rmsnorm_fwd"' "$mojit" kernels rmsnorm_fw
 expect 0 'WIDTH +fixed' "$mojit" kernels rmsnorm_fwd
 expect 0 'chosen +BLOCKS=4' "$mojit" kernels --explain 'gemm m=64,n=64,k=64' --target cpu
 expect 0 'chosen +STAGES=2 ORDER=1' "$mojit" kernels --explain 'attention_fwd tokens=2048,heads=128,head_dim=128,window=2048' --target sm_90a
-expect 0 'chosen +STAGES=3 ORDER=0.* epilogue|softmax' "$mojit" kernels --explain 'attention_bwd tokens=8192,heads=32,head_dim=128,window=8192' --target sm_90a
+expect 0 'chosen +STAGES=3 ORDER=1' "$mojit" kernels --explain 'attention_bwd tokens=2048,heads=128,head_dim=128,window=2048' --target sm_90a
 expect 0 'WARPS=4' "$mojit" kernels --explain 'attention_fwd tokens=2048,heads=8,head_dim=128,window=512' --target sm_80
 expect 2 'did you mean .gemm.' "$mojit" kernels --explain 'gem m=64,n=64,k=64'
 expect 2 'did you mean' "$mojit" kernels --explain 'gemm m=64,nn=64,k=64'

@@ -194,11 +194,14 @@ static void every_item_is_worked_on_once(void **state)
                 }
 }
 
-/* Microseconds measured on an H100, by tiles: docs/performance.md and the commit that made the order. */
+/* Microseconds measured on an H100: docs/performance.md. 0: not measured. */
 static const struct {
-    int32_t tokens, heads, window;
+    int32_t tokens, heads, head_dim, window, rows, order;
     double fwd_us, bwd_us;
-} measured[] = {{2048, 128, 2048, 394, 1045}, {2048, 128, 512, 181, 661}, {8192, 32, 8192, 850, 2805}, {8192, 32, 1024, 241, 889}};
+} measured[] = {{2048, 128, 128, 2048, 2048, 0, 398, 1040}, {2048, 128, 128, 2048, 2048, 1, 251, 845}, {2048, 128, 128, 512, 2048, 0, 181, 629},
+                {2048, 128, 128, 512, 2048, 1, 0, 537},     {8192, 32, 128, 8192, 8192, 0, 868, 2805}, {8192, 32, 128, 8192, 8192, 1, 846, 0},
+                {8192, 32, 128, 1024, 8192, 0, 241, 889},   {65536, 6, 128, 1024, 2048, 0, 311, 1036}, {65536, 6, 128, 1024, 2048, 1, 311, 1055},
+                {16384, 16, 64, 16384, 4096, 0, 430, 0},    {16384, 16, 64, 16384, 4096, 1, 351, 0}};
 
 static double attention_seconds(Bench *b, const MjCard *card, MjOpId op, const MjOpShape *shape, int32_t order)
 {
@@ -222,19 +225,26 @@ static void the_model_of_attention_fits_what_was_measured(void **state)
     h100.memory_bytes_s = 3.35e12;
     open_bench(&b, NULL, "sm_90a", "plans");
     for (size_t i = 0; i < sizeof measured / sizeof *measured; i++) {
-        const MjOpShape shape = {.tokens = measured[i].tokens, .live = measured[i].tokens, .heads = measured[i].heads, .head_dim = 128,
-                                 .window = measured[i].window, .rows = measured[i].tokens};
-        const double fwd = 1e6 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &shape, 0),
-                     bwd = 1e6 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_BWD, &shape, 0);
-        if (fabs(fwd / measured[i].fwd_us - 1) > 0.15 || fabs(bwd / measured[i].bwd_us - 1) > 0.15)
-            fail_msg("tokens=%d heads=%d window=%d: the model says %.0f us forward and %.0f backward, measured were %.0f and %.0f", measured[i].tokens,
-                     measured[i].heads, measured[i].window, fwd, bwd, measured[i].fwd_us, measured[i].bwd_us);
+        const MjOpShape shape = {.tokens = measured[i].tokens, .live = measured[i].tokens, .heads = measured[i].heads,
+                                 .head_dim = measured[i].head_dim, .window = measured[i].window, .rows = measured[i].rows};
+        const double want[] = {measured[i].fwd_us, measured[i].bwd_us};
+        static const MjOpId ops[] = {MJ_OP_ATTENTION_FWD, MJ_OP_ATTENTION_BWD};
+        for (int k = 0; k < 2; k++) {
+            const double us = 1e6 * attention_seconds(&b, &h100, ops[k], &shape, measured[i].order);
+            if (want[k] > 0 && fabs(us / want[k] - 1) > 0.1)
+                fail_msg("%s tokens=%d heads=%d window=%d rows=%d ORDER=%d: the model says %.0f us, measured were %.0f", mj_op_name(ops[k]),
+                         measured[i].tokens, measured[i].heads, measured[i].window, measured[i].rows, measured[i].order, us, want[k]);
+            if (want[k] > 0 && getenv("MOJIT_TEST_PRINT") != NULL)
+                print_message("%s T %d H %d window %d rows %d ORDER=%d: %.0f, measured %.0f\n", mj_op_name(ops[k]), measured[i].tokens,
+                              measured[i].heads, measured[i].window, measured[i].rows, measured[i].order, us, want[k]);
+        }
     }
-    /* What the orders are for: many short heads don't fit the L2 cache; a few long ones balance better tile by tile. */
+    /* What the orders are for: many short heads don't fit the L2 cache; a few long ones balance in either. */
     const MjOpShape many = {.tokens = 2048, .live = 2048, .heads = 128, .head_dim = 128, .window = 2048, .rows = 2048},
                     few = {.tokens = 8192, .live = 8192, .heads = 32, .head_dim = 128, .window = 8192, .rows = 8192};
     assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &many, 1) < 0.8 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &many, 0));
-    assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 1) > attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 0));
+    assert_true(attention_seconds(&b, &h100, MJ_OP_ATTENTION_BWD, &many, 1) < 0.9 * attention_seconds(&b, &h100, MJ_OP_ATTENTION_BWD, &many, 0));
+    assert_true(fabs(attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 1) / attention_seconds(&b, &h100, MJ_OP_ATTENTION_FWD, &few, 0) - 1) < 0.05);
     close_bench(&b);
 }
 
