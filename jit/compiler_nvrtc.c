@@ -42,9 +42,14 @@ typedef struct NvrtcCompiler {
     char identity[128];
 } NvrtcCompiler;
 
-/* --minimal leaves out declarations that no kernel of ours needs (textures, the runtime's API): 3 ms a kernel, the same image. */
-static const char flags_text[] = "--std=c++17 -default-device --fmad=false --ptxas-options=-v";
-static const char flags_text_13[] = "--std=c++17 -default-device --fmad=false --ptxas-options=-v --minimal";
+/* --no-cache: where there is a driver, NVRTC would keep a second cache in the user's home (~/.nv), beside ours and unknown to
+ * `mojit cache`, and a compile that it answers would pass for a quick one. --minimal leaves out declarations that no kernel of
+ * ours needs (textures, the runtime's API): 3 ms a kernel, the same image. */
+#define FLAGS "--std=c++17 -default-device --fmad=false --ptxas-options=-v"
+static const struct {
+    int major, minor; /* from this version on */
+    const char *flags;
+} flags_since[] = {{13, 0, FLAGS " --no-cache --minimal"}, {12, 9, FLAGS " --no-cache"}, {0, 0, FLAGS}};
 
 static bool serves(const MjCompiler *c, const char *target)
 {
@@ -234,7 +239,9 @@ static int name_build(NvrtcCompiler *c, MjError *err)
     if (major < MIN_MAJOR)
         return mj_error(err, MJ_ERR_MISSING, "NVRTC %d.%d is there; mojit needs 12.0 or later: install a newer CUDA toolkit's NVRTC, or use "
                         "--mode nocompile or the cpu device", major, minor);
-    c->flags = major >= 13 ? flags_text_13 : flags_text;
+    size_t k = 0;
+    while (major < flags_since[k].major || (major == flags_since[k].major && minor < flags_since[k].minor)) k++;
+    c->flags = flags_since[k].flags;
     c->splits = major >= 13;
     char *id = dlinfo(c->library, RTLD_DI_LINKMAP, &map) == 0 && map ? mj_build_id(map->l_name) : NULL;
     snprintf(c->identity, sizeof c->identity, "NVRTC %d.%d %s", major, minor, id ? id : "of an unknown build");

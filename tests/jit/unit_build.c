@@ -359,6 +359,7 @@ static void nvrtc_compiles_entry_points_side_by_side(void **state)
     MjCompiler *nvrtc = NULL;
     MjError err = MJ_ERROR_INIT;
     MjCompileResult r[2] = {{.image = NULL}, {.image = NULL}};
+    const char *identity = "", *flags = "";
     static const char source[] = "extern \"C\" __global__ void first_of_two(float *x) { x[threadIdx.x] *= 2.0f; }\n"
                                  "extern \"C\" __global__ void second_of_two(double *x) { x[threadIdx.x] = x[0] / x[threadIdx.x]; }\n";
 
@@ -367,6 +368,8 @@ static void nvrtc_compiles_entry_points_side_by_side(void **state)
         mj_error_clear(&err);
         skip();
     }
+    assert_int_equal(nvrtc->identify(nvrtc, "sm_90a", &identity, &flags, &err), 0);
+    if (strncmp(identity, "NVRTC 13", 8) == 0) assert_non_null(strstr(flags, "--no-cache")); /* there is one cache, ours */
     for (int i = 0; i < 2; i++) {
         const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "first_of_two", .threads = i + 1};
         assert_int_equal(nvrtc->compile(nvrtc, &req, &r[i], &err), 0);
