@@ -9,6 +9,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/pool.h"
+#include "runtime/base/sort.h"
 #include "train/peak.h"
 
 struct MjBench {
@@ -214,12 +215,6 @@ out:
     return rc;
 }
 
-static int by_value(const void *x, const void *y)
-{
-    double a = *(const double *)x, b = *(const double *)y;
-    return (a > b) - (a < b);
-}
-
 int mj_bench_lookup(MjBench *b, double *ns, MjError *err)
 {
     int rc = 0;
@@ -239,8 +234,7 @@ int mj_bench_lookup(MjBench *b, double *ns, MjError *err)
         for (int k = 0; k < GETS; k++) MJ_TRY(mj_jit_get(b->jit, &req, &record, err));
         round[i] = (double)(mj_clock_ns() - begin) / GETS;
     }
-    qsort(round, ROUNDS, sizeof *round, by_value);
-    *ns = round[ROUNDS / 2];
+    *ns = mj_median(round, ROUNDS);
 out:
     return rc;
 }

@@ -10,6 +10,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/sort.h"
 #include "runtime/base/str.h"
 
 enum { TRIES = 21, IMAGE_BYTES = 64 };
@@ -62,7 +63,7 @@ static int open_many(const char *folder, double *median_ms, MjError *err)
         times[i] = since(begin) * 1e3;
         mj_cache_close(cache);
     }
-    *median_ms = mj_bench_median(times, TRIES);
+    *median_ms = mj_median(times, TRIES);
     return 0;
 }
 
@@ -86,8 +87,8 @@ static int find_and_publish(MjCache *cache, int entries, double *get_us, double 
         free(label);
         if (rc != 0) return rc;
     }
-    *get_us = mj_bench_median(get, TRIES);
-    *put_ms = mj_bench_median(put, TRIES);
+    *get_us = mj_median(get, TRIES);
+    *put_ms = mj_median(put, TRIES);
     return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/pool.h"
+#include "runtime/base/sort.h"
 
 enum { ROUNDS = 15, HIT_ROUNDS = 51, IMAGES = 8, MAX_THREADS = 16 };
 static const char template_name[] = "rmsnorm_fwd";
@@ -31,19 +32,6 @@ static void missing_row(const MjJitBenchOptions *o, const char *what, const char
 
     o->each(o->user, &(MjJitMeasure){.what = what, .detail = "", .unit = "", .value = (double)NAN, .aim = (double)NAN, .missing = short_why});
     free(short_why);
-}
-
-static int by_value(const void *x, const void *y)
-{
-    double a = *(const double *)x, b = *(const double *)y;
-
-    return (a > b) - (a < b);
-}
-
-double mj_bench_median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, by_value);
-    return values[n / 2];
 }
 
 static double since(uint64_t begin)
@@ -126,7 +114,7 @@ static void *time_hits(void *arg)
         }
         round[r] = (thread_seconds() - begin) * 1e9 / h->gets;
     }
-    h->ns = mj_bench_median(round, HIT_ROUNDS);
+    h->ns = mj_median(round, HIT_ROUNDS);
     return h;
 }
 
@@ -250,10 +238,10 @@ int mj_bench_jit_disk(const MjJitBenchOptions *o, const char *folder, MjError *e
         for (int r = 0; r < (warm ? ROUNDS : 1); r++) MJ_TRY(disk_round(device, cache, r, &t, err));
     }
     snprintf(text, sizeof text, "cpu image of %.1f KiB, to the launch record", (double)t.image_bytes / 1024);
-    mj_bench_jit_row(o, "disk hit", text, mj_bench_median(t.hit, t.n), "ms", 1, false);
-    mj_bench_jit_row(o, "disk hit, share of the cache", "key, open, read, verify", mj_bench_median(t.get, t.n) + mj_bench_median(t.key, t.n),
+    mj_bench_jit_row(o, "disk hit", text, mj_median(t.hit, (size_t)t.n), "ms", 1, false);
+    mj_bench_jit_row(o, "disk hit, share of the cache", "key, open, read, verify", mj_median(t.get, (size_t)t.n) + mj_median(t.key, (size_t)t.n),
                      "us", 100, false);
-    mj_bench_jit_row(o, "disk hit, the first of a JIT", "with reading the sources", mj_bench_median(t.first, ROUNDS), "ms", (double)NAN, false);
+    mj_bench_jit_row(o, "disk hit, the first of a JIT", "with reading the sources", mj_median(t.first, ROUNDS), "ms", (double)NAN, false);
 out:
     mj_cache_close(cache);
     mj_device_close(device);
@@ -342,7 +330,7 @@ static int time_template(MjCompiler *c, MjSources *sources, const char *file, co
         times[n] = r.cpu_seconds > 0 ? r.cpu_seconds : r.seconds;
         mj_compile_result_free(&r);
     }
-    *out = mj_bench_median(times, n);
+    *out = mj_median(times, (size_t)n);
 out:
     free(source);
     mj_template_free(t);
@@ -375,7 +363,7 @@ int mj_bench_jit_nvrtc(const MjJitBenchOptions *o, MjError *err)
         times[i] = r.cpu_seconds > 0 ? r.cpu_seconds : r.seconds;
         mj_compile_result_free(&r);
     }
-    bare = mj_bench_median(times, 5);
+    bare = mj_median(times, 5);
     mj_bench_jit_row(o, "NVRTC, a kernel", "rmsnorm_fwd, sm_90a", kernel * 1e3, "ms", (double)NAN, false);
     mj_bench_jit_row(o, "NVRTC, of which reading the prelude", "an empty kernel with it less one without", (with - bare) * 1e3, "ms", (double)NAN,
                      false);

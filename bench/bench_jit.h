@@ -36,6 +36,5 @@ int mj_bench_cache(const MjJitBenchOptions *o, const char *folder, MjError *err)
 
 void mj_bench_jit_row(const MjJitBenchOptions *o, const char *what, const char *detail, double value, const char *unit, double aim,
                       bool at_least);
-double mj_bench_median(double *values, int n); /* sorts them */
 
 #endif

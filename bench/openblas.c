@@ -8,6 +8,7 @@
 #include "bench/bench.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/sort.h"
 
 #define ROW_MAJOR 101
 #define NO_TRANS 111
@@ -76,12 +77,6 @@ static float *filled(size_t n)
     return v;
 }
 
-static int by_value(const void *x, const void *y)
-{
-    double a = *(const double *)x, b = *(const double *)y;
-    return (a > b) - (a < b);
-}
-
 double mj_bench_openblas(const MjGemmArgs *g, int threads, double seconds)
 {
     const MjBlas *lib = blas();
@@ -102,6 +97,5 @@ double mj_bench_openblas(const MjGemmArgs *g, int threads, double seconds)
     free(a);
     free(b);
     free(c);
-    qsort(times, (size_t)runs, sizeof *times, by_value);
-    return times[runs / 2];
+    return mj_median(times, (size_t)runs);
 }

@@ -12,6 +12,7 @@
 
 #include "cli/sweep.h"
 #include "runtime/base/fs.h"
+#include "runtime/base/sort.h"
 
 typedef struct MjFigure {
     const char *name, *title, *label;
@@ -36,12 +37,6 @@ static double value_at(const MjRunRecord *r, size_t i, int column)
     return column == 2 ? m->loss : column == 3 ? m->tok_per_sec : column == 4 ? 100.0 * m->bf16_mfu : m->dt_ms;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Of the nine steps around the mean loss, and of times and rates the median, which one stall does not move: the figure shows
  * both, thin and thick. */
 static double smooth_at(const MjRunRecord *r, size_t i, int column)
@@ -49,9 +44,7 @@ static double smooth_at(const MjRunRecord *r, size_t i, int column)
     size_t from = i < 4 ? 0 : i - 4, to = i + 5 < r->n_steps ? i + 5 : r->n_steps, n = to - from;
     double sum = 0, v[9];
     for (size_t k = 0; k < n; k++) sum += v[k] = value_at(r, from + k, column);
-    if (column == 2 || !isfinite(sum)) return sum / (double)n;
-    qsort(v, n, sizeof *v, by_value);
-    return (v[(n - 1) / 2] + v[n / 2]) / 2;
+    return column == 2 || !isfinite(sum) ? sum / (double)n : mj_median(v, n);
 }
 
 static void put_cell(MjStr *s, double v)

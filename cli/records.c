@@ -12,6 +12,7 @@
 
 #include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/sort.h"
 #include "runtime/base/str.h"
 
 static double real_of(const json_t *o, const char *key)
@@ -212,12 +213,6 @@ double mj_record_total(const MjRunRecord *r, const char *key)
     return r->result != NULL ? real_of(json_object_get(r->result, "totals"), key) : NAN;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Linear between the neighbours; `v` is sorted, n >= 1. */
 static double quantile(const double *v, size_t n, double q)
 {
@@ -257,8 +252,8 @@ static void rate_stats(const MjRunRecord *r, MjRunStats *out)
         tokens += (double)m->tokens;
         mfu += m->bf16_mfu * m->dt_ms;
     }
-    qsort(dt, n, sizeof *dt, by_value);
-    qsort(net, n, sizeof *net, by_value);
+    mj_sort_values(dt, n);
+    mj_sort_values(net, n);
     out->median_dt_ms = quantile(dt, n, 0.5);
     out->q1_dt_ms = quantile(dt, n, 0.25);
     out->q3_dt_ms = quantile(dt, n, 0.75);

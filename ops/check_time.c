@@ -5,18 +5,13 @@
 #include "ops/refs.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/sort.h"
 
 enum { MOST = 2000, LEAST = 5, LEAST_GPU = 20, BATCH = 16 };
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 static MjTiming summary(double *times, int n)
 {
-    qsort(times, (size_t)n, sizeof *times, by_value);
+    mj_sort_values(times, (size_t)n);
     return (MjTiming){.median_s = times[n / 2], .low_s = times[n / 10], .high_s = times[n * 9 / 10], .runs = n};
 }
 
