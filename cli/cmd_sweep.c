@@ -3,11 +3,9 @@
  * that was cut starts from its beginning.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -232,22 +230,6 @@ static int run_queue(MjSweeper *w, MjError *err)
     return rc;
 }
 
-/* One sweep a folder at a time. */
-static int lock_folder(MjSweeper *w, MjError *err)
-{
-    int rc = 0;
-    char *path = mj_strdup_printf("%s/.lock", w->dir);
-    MJ_TRY(mj_fs_make_dirs(w->dir, 0777, err));
-    w->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (w->lock_fd < 0) MJ_TRY(mj_error_errno(err, MJ_ERR_IO, errno, "cannot write in %s", w->dir));
-    if (flock(w->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "another sweep is running in %s; wait for it, or choose another --out", w->dir));
-    }
-out:
-    free(path);
-    return rc;
-}
-
 /* What a start that was killed left half-written, while the folder is ours alone. */
 static void remove_temporaries(const MjSweeper *w)
 {
@@ -303,7 +285,10 @@ int mj_cmd_sweep(const MjArgs *args, MjError *err)
     const char *out = mj_args_string(args, "out");
     MJ_TRY(mj_sweep_load(words[0], sets, n_sets, &w.sweep, err));
     w.dir = out != NULL ? mj_xstrdup(out) : mj_strdup_printf("sweep-%s", w.sweep->name);
-    MJ_TRY(lock_folder(&w, err));
+    bool busy = false;
+    MJ_TRY(mj_fs_make_dirs(w.dir, 0777, err));
+    MJ_TRY(mj_sweep_lock(w.dir, &w.lock_fd, &busy, err));
+    if (busy) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "another sweep is running in %s; wait for it, or choose another --out", w.dir));
     remove_temporaries(&w);
     MJ_TRY(mj_sweep_restore(w.sweep, w.dir, &changed, err));
     if (changed > 0) mj_term_warn("%d runs have other settings than when they ran; they are queued again", changed);

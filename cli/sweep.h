@@ -52,6 +52,9 @@ char *mj_sweep_run_dir(const char *dir, const MjSweepRun *run); /* malloc'd */
 
 /* The state file. `restore` takes over the states of runs whose settings are the same as then; a run that was running is
  * queued again. *changed counts runs whose settings differ. No state file: nothing happens. */
+/* One writer of a folder at a time: *fd (>= 0) holds the lock until it is closed; *busy: another process has it, *fd is -1. */
+int mj_sweep_lock(const char *dir, int *fd, bool *busy, MjError *err) MJ_MUST_CHECK;
+
 int mj_sweep_save(const MjSweep *s, const char *dir, MjError *err) MJ_MUST_CHECK;
 int mj_sweep_restore(MjSweep *s, const char *dir, int *changed, MjError *err) MJ_MUST_CHECK;
 /* The sweep of a folder from its state file alone, for `report`. */

@@ -1,7 +1,11 @@
-/* The state file of a sweep: what is done, what is left, with which settings. */
+/* The state file of a sweep: what is done, what is left, with which settings; and the lock of its folder. */
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "cli/sweep.h"
 #include "runtime/base/fs.h"
@@ -19,6 +23,23 @@ static char *settings_text(const MjSweep *s, const MjSweepRun *run)
     MjConfig config;
     if (mj_sweep_run_config(s, run, &config, NULL) != 0) return mj_xstrdup("");
     return mj_config_dump(&config);
+}
+
+int mj_sweep_lock(const char *dir, int *fd, bool *busy, MjError *err)
+{
+    char *path = mj_strdup_printf("%s/.lock", dir);
+    int rc = 0, lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    *busy = false;
+    if (lock < 0) {
+        rc = mj_error_errno(err, MJ_ERR_IO, errno, "cannot write in %s", dir);
+    } else if (flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) { /* without locks there is nobody to see */
+        *busy = true;
+        close(lock);
+        lock = -1;
+    }
+    *fd = lock;
+    free(path);
+    return rc;
 }
 
 int mj_sweep_save(const MjSweep *s, const char *dir, MjError *err)

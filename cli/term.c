@@ -6,9 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static bool g_progress_shown;
+
+static bool colour_wanted(void)
+{
+    const char *no = getenv("NO_COLOR");
+    return no == NULL || no[0] == '\0';
+}
 
 /* What stands before a message: the results so far, in whole lines where both streams are one file; no progress line. */
 static void make_way(void)
@@ -45,7 +52,7 @@ void mj_term_warn(const char *fmt, ...)
 void mj_term_error(const MjError *err)
 {
     make_way();
-    bool tty = isatty(STDERR_FILENO) != 0;
+    const bool tty = isatty(STDERR_FILENO) != 0 && colour_wanted();
     fprintf(stderr, "mojit: %serror:%s %s\n", tty ? "\033[31m" : "", tty ? "\033[0m" : "", err->message);
     if (err->log != NULL && err->log[0] != '\0') {
         size_t len = strlen(err->log);
@@ -56,12 +63,15 @@ void mj_term_error(const MjError *err)
 void mj_term_progress(const char *fmt, ...)
 {
     if (!isatty(STDERR_FILENO)) return;
+    char line[512];
+    struct winsize size;
     va_list ap;
     va_start(ap, fmt);
-    fputs("\r\033[K", stderr);
-    vfprintf(stderr, fmt, ap);
-    fflush(stderr);
+    (void)vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
+    const int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+    fprintf(stderr, "\r\033[K%.*s", columns - 1, line); /* a line that wraps could not be taken back */
+    fflush(stderr);
     g_progress_shown = true;
 }
 
@@ -73,11 +83,7 @@ void mj_term_progress_done(void)
 
 bool mj_term_stdout_is_tty(void) { return isatty(STDOUT_FILENO) != 0; }
 
-static bool colour(void)
-{
-    const char *no = getenv("NO_COLOR");
-    return mj_term_stdout_is_tty() && (no == NULL || no[0] == '\0');
-}
+static bool colour(void) { return mj_term_stdout_is_tty() && colour_wanted(); }
 
 const char *mj_term_on(MjTint tint)
 {

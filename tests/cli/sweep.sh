@@ -78,6 +78,7 @@ sweep_file 100000
 pid=$!
 wait_for 60 grep -q '"step":3,' i/runs/a/steps.jsonl
 expect 2 'another sweep is running' "$mojit" sweep s.ini --out i
+expect 0 'left to it' "$mojit" report i
 kill -INT $pid
 wait $pid
 status=$?
