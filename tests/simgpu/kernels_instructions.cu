@@ -220,6 +220,16 @@ KERNEL_MAP(cluster) {
     mj_ptx_cluster_sync();
 }
 
+/* The cluster's barrier waits for the threads that have not left: some leave before it, some after they have arrived. */
+KERNEL(cluster_leavers) {
+    if (T < 8) return;
+    mj_ptx_cluster_arrive();
+    if (T < 16) return;
+    mj_ptx_cluster_wait();
+    mj_ptx_cluster_sync();
+    a.out[32 * mj_ptx_cluster_rank() + T] = 7;
+}
+
 /* A launch that may overlap the one before it. */
 KERNEL(overlapped) {
     mj_ptx_grid_wait();

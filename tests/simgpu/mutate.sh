@@ -36,7 +36,7 @@ noticed() { # whether any test fails with the library in $dir/lib
 
 link() { $cc -shared -o "$dir/lib/libcuda.so.1" "$dir"/*.o -ldl -lm -lpthread; }
 link || exit 1
-noticed && { echo "mutate: the tests fail with every rule in place:"; tail -5 "$dir/out"; exit 1; }
+noticed 2>/dev/null && { echo "mutate: the tests fail with every rule in place:"; tail -5 "$dir/out"; exit 1; }
 
 n=0 missed=0
 while IFS=: read -r unit line edit; do
@@ -45,7 +45,7 @@ while IFS=: read -r unit line edit; do
     sed "${line}${edit}" "$src/$unit.c" >"$dir/$unit.c"
     cp "$dir/$unit.o" "$dir/kept"
     if $cc "${flags[@]}" -c "$dir/$unit.c" -o "$dir/$unit.o" && link; then
-        noticed || { missed=$((missed + 1)); echo "nobody noticed: $unit.c:$line: $(sed -n "${line}s/^ *//p" "$src/$unit.c" | cut -c1-150)"; }
+        noticed 2>/dev/null || { missed=$((missed + 1)); echo "nobody noticed: $unit.c:$line: $(sed -n "${line}s/^ *//p" "$src/$unit.c" | cut -c1-150)"; }
     else
         missed=$((missed + 1)); echo "does not compile without $unit.c:$line"
     fi

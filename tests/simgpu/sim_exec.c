@@ -475,6 +475,20 @@ void simgpu_bar(unsigned id, unsigned threads, int wait, SimSite at)
     sim_wait(SIM_WAIT_BAR, at);
 }
 
+/* When every thread of the cluster that has not left has arrived. */
+static void complete_cluster(void)
+{
+    SimRun *r = sim_run;
+    if (r->cluster_arrived == 0 || r->cluster_arrived < r->cluster_threads) return;
+    r->cluster_arrived = 0;
+    r->cluster_generation++;
+    r->clock++;
+    sim_race_cluster_complete();
+    for (unsigned c = 0; c < r->launch->cluster; c++)
+        for (int i = 0; i < r->ctas[c].n_threads; i++)
+            if (r->ctas[c].threads[i].wait == SIM_WAIT_CLUSTER) sim_wake(&r->ctas[c].threads[i]);
+}
+
 void simgpu_cluster_barrier(int wait, SimSite at)
 {
     SimRun *r = sim_run;
@@ -483,19 +497,14 @@ void simgpu_cluster_barrier(int wait, SimSite at)
         if (t->cluster_arrived) sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier.cluster.arrive twice without a wait between");
         t->cluster_arrived = true;
         t->cluster_phase = r->cluster_generation;
-        sim_race_cluster(t, false, r->cluster_arrived + 1 == r->cluster_threads);
-        if (++r->cluster_arrived < r->cluster_threads) return;
-        r->cluster_arrived = 0;
-        r->cluster_generation++;
-        r->clock++;
-        for (unsigned c = 0; c < r->launch->cluster; c++)
-            for (int i = 0; i < r->ctas[c].n_threads; i++)
-                if (r->ctas[c].threads[i].wait == SIM_WAIT_CLUSTER) sim_wake(&r->ctas[c].threads[i]);
+        sim_race_cluster(t, false);
+        r->cluster_arrived++;
+        complete_cluster();
         return;
     }
     if (!t->cluster_arrived) sim_fail(SIM_CU_LAUNCH_FAILED, at, "barrier.cluster.wait without an arrive before it");
     if (t->cluster_phase == r->cluster_generation) sim_wait(SIM_WAIT_CLUSTER, at);
-    sim_race_cluster(t, true, false);
+    sim_race_cluster(t, true);
     t->cluster_arrived = false;
 }
 
@@ -650,6 +659,9 @@ static int note_exit(SimThread *t)
     SimCta *cta = t->cta;
     SimRun *r = sim_run;
     cta->live--;
+    r->cluster_threads--;
+    if (t->cluster_arrived && t->cluster_phase == r->cluster_generation) r->cluster_arrived--;
+    complete_cluster();
     if (cta->bars[0].arrived > 0 && cta->bars[0].threads == 0 && (int)cta->bars[0].arrived == cta->live) release_bar(cta, 0);
     for (size_t i = 0; i < sizeof cta->warps->gather / sizeof cta->warps->gather[0]; i++) {
         const SimGather *g = &cta->warps[t->warp].gather[i];

@@ -129,15 +129,15 @@ void sim_race_warp(SimThread *lanes, unsigned mask)
     free(all);
 }
 
-void sim_race_cluster(SimThread *t, bool wait, bool complete)
+void sim_race_cluster(SimThread *t, bool wait)
 {
     if (!on(t->cta)) return;
-    if (wait) {
-        join(clock_of(t), race.cluster_done);
-        return;
-    }
-    pass_on(t, race.cluster);
-    if (complete) memcpy(race.cluster_done, race.cluster, race.parties * sizeof *race.cluster);
+    if (wait) join(clock_of(t), race.cluster_done);
+    else pass_on(t, race.cluster);
+}
+void sim_race_cluster_complete(void)
+{
+    if (on(&sim_run->ctas[0])) memcpy(race.cluster_done, race.cluster, race.parties * sizeof *race.cluster);
 }
 
 void sim_race_mbar_init(SimCta *cta, const SimMbar *m)

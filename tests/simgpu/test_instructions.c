@@ -514,6 +514,8 @@ static void test_cluster(void **state)
     for (uint32_t i = 0; i < 128; i++) same("multicast", i, out[i], i % 64); /* words 0 to 31 from block 0, 32 to 63 from block 1 */
     same("rank 0 of 2", 0, out[128], 2);
     same("rank 1 of 2", 0, out[129], 12);
+    run("cluster_leavers", 32, 2, 0); /* "wait for all non-exited threads of the cluster" */
+    for (uint32_t i = 0; i < 64; i++) same("leavers", i, out[i], i % 32 < 16 ? 0xeeeeeeeeu : 7);
 }
 
 /* 9.7.13.13 "griddepcontrol" */
