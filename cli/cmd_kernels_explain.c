@@ -141,10 +141,12 @@ static void print_explained(const MjArgs *args, const Explained *e, const char *
     printf("request    %s\ntemplate   %s for %s", request, e->k.chosen.tmpl->name, target);
     if (device != NULL) printf(", on %s", device);
     if (gpu) printf(", rates of an %s: %d multiprocessors, %d bytes of shared memory a block", card->name, card->units, card->shared_bytes);
-    printf("\ncandidates %d fit; chosen by %s\n%s\n\n", e->n, mj_str_text(&rule),
-           e->k.op == MJ_OP_GEMM ? "cycles are of one multiprocessor and one tile"
-                                 : "tiles are steps, of a tile of queries times one of keys, and waves those of the busiest multiprocessor; cycles are of one "
-                                   "step, in the epilogue of one tile of queries");
+    const bool modelled = e->k.matrix != NULL && e->k.matrix->cost != NULL;
+    printf("\n%d candidate%s; chosen by %s\n%s\n\n", e->n, e->n == 1 ? " fits" : "s fit", mj_str_text(&rule),
+           !modelled                ? "columns of the model and of a tiling are n/a"
+           : e->k.op == MJ_OP_GEMM ? "cycles are of one multiprocessor and one tile"
+                                   : "tiles are steps, of a tile of queries times one of keys, and waves those of the busiest multiprocessor; cycles are of "
+                                     "one step, in the epilogue of one tile of queries");
     mj_table_print(table, false);
     mj_str_free(&rule);
 }

@@ -174,7 +174,9 @@ int mj_cmd_tune(const MjArgs *args, MjError *err)
         MJ_TRY(tune_config(&run, cache, err));
     }
     mj_table_print(run.table, mj_args_flag(args, "json"));
-    mj_term_say("%d shapes on %s: %d run faster with other tiles than the model's; %s", run.shapes, device->ops->info(device)->name, run.better,
+    mj_term_say("%d shape%s on %s: %d run%s faster with other tiles than the model's; %s", run.shapes,
+                run.shapes == 1 ? "" : "s", device->ops->info(device)->name,
+                run.better, run.better == 1 ? "s" : "",
                 mj_args_flag(args, "dry-run") ? "nothing was kept" : "kept in the cache, `mojit cache list` shows them");
 out:
     mj_term_progress_done();

@@ -91,6 +91,7 @@ bool mj_step_graphs_whole(MjStepGraphs *g, MjOps *ops, MjPieceName step) {
     g->recent[g->step % MJ_STEP_RECENT] = hash;
     if (!again) return false;
     p = find_or_add(g, ops->device, step);
+    if (p->generation != generation) drop(p, ops->device); /* of kernels that were swapped since */
     p->generation = generation; /* its micro-batches were launched a few steps ago: every kernel is ready */
     return true;
 }

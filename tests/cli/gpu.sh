@@ -43,7 +43,7 @@ check 'progress shows GPU 1' grep -qE '^\| GPU 1 Simulated GPU +\| +62.*2\.0 GiB
 # ---- tiles: what was measured on a device is what later runs on it take, and --explain says so
 tiny='tokens=64,live=64,heads=1,head_dim=64,window=64,rows=64'
 expect 0 'chosen by the least time by the model; not measured on this device' sim "$mojit" kernels --explain "attention_fwd $tiny"
-expect 0 '1 shapes on Simulated GPU: .* kept in the cache' sim "$mojit" tune attention_fwd --shape "$tiny" --candidates 2 --seconds 0.001
+expect 0 '1 shape on Simulated GPU: .* kept in the cache' sim "$mojit" tune attention_fwd --shape "$tiny" --candidates 2 --seconds 0.001
 expect 0 'chosen by .mojit tune. on this device \(median_us: ' sim "$mojit" kernels --explain "attention_fwd $tiny"
 check 'the row that runs is marked' grep -qE ' measured +STAGES=' said
 expect 0 'not measured on this device' sim MOJIT_SIMGPU_NAME='NVIDIA H200' "$mojit" kernels --explain "attention_fwd $tiny"

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "fixture.h"
+#include "jit/jit_internal.h"
 #include "runtime/base/mem.h"
 #include "train/plan.h"
 #include "train/step.h"
@@ -384,6 +385,62 @@ static void swapped_kernels(void **state) {
     for (int i = 0; i < STEPS; i++) assert_true(r.device[i].graph_launches == 0 || r.device[i].graph_launches == 1 || r.device[i].launches == 0);
 }
 
+static int counted_work(void *user, MjError *err) {
+    (void)err;
+    ++*(int *)user;
+    return 0;
+}
+
+/* One step of two micro-batches; how often its work was called: 2 in micro-batches, 1 when it is captured, 0 when replayed. */
+static int step_of_two(MjStepGraphs *g, MjOps *ops, const int32_t padded[2]) {
+    MjError err = MJ_ERROR_INIT;
+    int calls = 0;
+    if (mj_step_graphs_whole(g, ops, (MjPieceName){padded, 2, 7})) {
+        must(mj_step_graphs_run(g, ops, (MjPieceName){padded, 2, 7}, counted_work, &calls, &err), &err, "whole");
+    } else {
+        for (int i = 0; i < 2; i++)
+            must(mj_step_graphs_run(g, ops, (MjPieceName){padded + i, 1, 1 + i}, counted_work, &calls, &err), &err, "micro-batch");
+    }
+    return calls;
+}
+
+/* A whole step of kernels that were swapped is not replayed: it is launched in micro-batches, and captured anew. */
+static void whole_steps_of_swapped_kernels(void **state) {
+    (void)state;
+    MjStepGraphs g;
+    MjError err = MJ_ERROR_INIT;
+    MjJitOptions opt = {0};
+    MjOps ops = {0};
+    MjDeviceOps table = recording_table();
+    static const int32_t padded[2] = {64, 128}, other[2] = {128, 64};
+    must(mj_device_open("cpu", NULL, &ops.device, &err), &err, "device");
+    must(mj_mode_find("tiered", &opt.mode, &err), &err, "mode");
+    ops.device->ops = &table;
+    opt.device = ops.device;
+    must(mj_jit_open(&opt, &ops.jit, &err), &err, "jit");
+    mj_step_graphs_open(&g, true);
+    for (int swap = 0; swap < 3; swap++) {
+        const uint64_t captured = g.captured;
+        assert_int_equal(step_of_two(&g, &ops, padded), 2);
+        assert_int_equal(g.captured, captured);
+        assert_int_equal(step_of_two(&g, &ops, padded), 1); /* captured as a whole */
+        assert_int_equal(step_of_two(&g, &ops, padded), 0);
+        assert_int_equal(step_of_two(&g, &ops, padded), 0);
+        assert_int_equal(g.captured, captured + 1);
+        atomic_fetch_add(&ops.jit->fast.generation, 1);
+    }
+    /* Another order of the same sizes: a first and a last micro-batch that were not met; then whole. */
+    assert_int_equal(step_of_two(&g, &ops, other), 2);
+    assert_int_equal(step_of_two(&g, &ops, other), 1);
+    assert_int_equal(open_graphs, 2);
+    mj_step_graphs_close(&g, ops.device);
+    assert_int_equal(open_graphs, 0);
+    mj_jit_close(ops.jit);
+    ops.device->ops = &mj_device_cpu;
+    mj_device_close(ops.device);
+    mj_error_clear(&err);
+}
+
 static int failing_work(void *user, MjError *err) {
     return --*(int *)user >= 0 ? 0 : mj_error(err, MJ_ERR_COMPILE, "no such kernel");
 }
@@ -432,6 +489,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(too_large_a_step),
         cmocka_unit_test(more_pieces_than_graphs),
         cmocka_unit_test(swapped_kernels),
+        cmocka_unit_test(whole_steps_of_swapped_kernels),
         cmocka_unit_test(failure_in_a_capture),
     };
     if (argc > 2) cmocka_set_test_filter(argv[2]);
