@@ -13,8 +13,8 @@
  * each 8 experts.
  *
  * The order of the 16 products that an mma adds is free as long as both operands agree: here lane q of a quad has the columns
- * 8 q .. 8 q + 7 of 32, the first four for one mma, the others for the next. So a lane reads 16 bytes of a row at once, straight
- * from global memory, and 16 bytes of a term from shared memory. */
+ * 8 q .. 8 q + 7 of 32, the first four for one mma, the others for the next. So a lane reads 16 bytes of a row or a term at once.
+ * Rows pass through shared memory only to be on their way early: what a thread copies, no other reads. */
 #include "bf16_terms.cuh"
 #include "router_tile.h"
 
@@ -28,23 +28,45 @@
 /* Rows of 16-byte pieces; a width of whole chunks is known to have them. */
 #define IN_PIECES(p, n) (WIDTH % 128 == 0 || (WIDTH % (n) == 0 && ((uintptr_t)(p) & 15) == 0))
 
-/* Starts copying the weights of experts from e0 and columns from k0; zeros outside. A thread copies what it will split. */
-MJ_FN void fetch_weights(const MjRouterFwdArgs *args, uint32_t raw, int32_t e0, int32_t k0)
+/* What a thread copies: of two experts' weights and of four tokens' rows (lane / 4 + 0, 8, 16, 24 of the warp's) its own
+ * columns, 8 q .. 8 q + 7 of each 32. */
+struct MjRouterSource {
+    const float *weight[2];
+    const uint16_t *x[4];
+    bool has_weight[2];
+};
+
+/* Starts copying the weights of columns k .. k + DEPTH - 1; zeros past the last column or expert. */
+MJ_FN void fetch_weights(const MjRouterFwdArgs *args, const MjRouterSource &from, uint32_t raw, int32_t k)
 {
-    _Pragma("unroll 1") for (int32_t j = 0; j < ITEMS; j++) {
-        const int32_t item = (int32_t)threadIdx.x + j * MJ_ROUTER_THREADS, e = e0 + item / 4 % MJ_ROUTER_EXPERTS;
-        const int32_t k = k0 + item / (4 * MJ_ROUTER_EXPERTS) * 32 + 8 * (item % 4), left = e < EXPERTS ? WIDTH - k : 0;
-        const float *from = args->weight + (left > 0 ? (int64_t)e * WIDTH + k : 0);
-        const uint32_t to = raw + (uint32_t)item * 16;
+    _Pragma("unroll") for (int32_t j = 0; j < ITEMS; j++) {
+        const int32_t column = k + j / 2 * 32, left = from.has_weight[j % 2] ? WIDTH - column - 8 * QUAD_LANE : 0;
+        const float *w = from.weight[j % 2] + column;
+        const uint32_t to = raw + (uint32_t)((int32_t)threadIdx.x + j * MJ_ROUTER_THREADS) * 16;
         _Pragma("unroll") for (int32_t h = 0; h < 2; h++) {
             const uint32_t at = to + (uint32_t)(h * ITEMS * MJ_ROUTER_THREADS * 16);
             if (IN_PIECES(args->weight, 4)) {
-                mj_ptx_cp_async_16(at, left > 4 * h ? from + 4 * h : args->weight, left > 4 * h ? 16u : 0u);
+                mj_ptx_cp_async_16(at, left > 4 * h ? w + 4 * h : args->weight, left > 4 * h ? 16u : 0u);
                 continue;
             }
             for (int32_t i = 4 * h; i < 4 * h + 4; i++)
-                mj_ptx_cp_async_4(at + (uint32_t)(i % 4 * 4), left > i ? from + i : args->weight, left > i ? 4u : 0u);
+                mj_ptx_cp_async_4(at + (uint32_t)(i % 4 * 4), left > i ? w + i : args->weight, left > i ? 4u : 0u);
         }
+    }
+    mj_ptx_cp_async_commit();
+}
+
+/* Starts copying columns k .. k + DEPTH - 1 of the rows to a stage(2 steps, 4 rows, threads, 8 bf16); zeros past the last. */
+MJ_FN void fetch_rows(const MjRouterFwdArgs *args, const MjRouterSource &from, unsigned char *stage, int32_t k)
+{
+    unsigned char *to = stage + threadIdx.x * 16;
+    _Pragma("unroll") for (int32_t i = 0; i < 8; i++, to += MJ_ROUTER_THREADS * 16) {
+        const int32_t column = k + i / 4 * 32, left = WIDTH - column - 8 * QUAD_LANE;
+        if (IN_PIECES(args->x, 8)) {
+            mj_ptx_cp_async_16(mj_ptx_shared(to), left > 0 ? from.x[i % 4] + column : args->x, left > 0 ? 16u : 0u);
+            continue;
+        }
+        for (int32_t c = 0; c < 8; c++) ((uint16_t *)to)[c] = left > c ? from.x[i % 4][column + c] : (uint16_t)0;
     }
     mj_ptx_cp_async_commit();
 }
@@ -65,39 +87,23 @@ MJ_FN void split_weights(const unsigned char *raw, unsigned char *terms)
     }
 }
 
-struct MjRouterRows {
-    const uint16_t *x[4]; /* the lane's rows: lane / 4 + 0, 8, 16, 24 of the warp's, from its own columns on */
-};
-
-/* The lane's columns k + 8 q .. + 7 of its four rows, as pairs */
-MJ_FN void load_rows(const MjRouterFwdArgs *args, const MjRouterRows &rows, int32_t k, mj_u32 (&x)[4][4])
-{
-    const int32_t left = WIDTH - k - 8 * QUAD_LANE;
-    _Pragma("unroll") for (int32_t r = 0; r < 4; r++) {
-        if (IN_PIECES(args->x, 8)) {
-            _Pragma("unroll") for (int32_t p = 0; p < 4; p++) x[r][p] = 0;
-            if (left > 0) mj_ptx_ld_nc_16(rows.x[r] + k, x[r]);
-            continue;
-        }
-        _Pragma("unroll") for (int32_t p = 0; p < 4; p++) {
-            const uint32_t lo = left > 2 * p ? rows.x[r][k + 2 * p] : 0u, hi = left > 2 * p + 1 ? rows.x[r][k + 2 * p + 1] : 0u;
-            x[r][p] = lo | hi << 16;
-        }
-    }
-}
-
 struct MjRouterSums { /* of 2 x 16 tokens and 64 experts, the large terms' and the small ones' */
     float large[2][FRAGS][4], small[2][FRAGS][4];
 };
 
 /* += 32 columns */
-MJ_FN void add_products(const MjRouterFwdArgs *args, MjRouterSums &s, const mj_u32 (&x)[4][4], const unsigned char *step, int32_t e0)
+MJ_FN void add_products(const MjRouterFwdArgs *args, MjRouterSums &s, const unsigned char *rows, const unsigned char *terms, int32_t e0)
 {
     (void)args; /* EXPERTS may be in it */
+    mj_u32 x[4][4];
+    _Pragma("unroll") for (int32_t r = 0; r < 4; r++) {
+        const uint4 v = *(const uint4 *)(rows + (r * MJ_ROUTER_THREADS + (int32_t)threadIdx.x) * 16);
+        x[r][0] = v.x, x[r][1] = v.y, x[r][2] = v.z, x[r][3] = v.w;
+    }
     _Pragma("unroll") for (int32_t f = 0; f < FRAGS; f++) {
         if (e0 + 8 * f >= EXPERTS) break;
         _Pragma("unroll") for (int32_t t = 0; t < 3; t++) {
-            const uint4 w = *(const uint4 *)(step + (f * 3 + t) * FRAG_BYTES + MJ_LANE * 16);
+            const uint4 w = *(const uint4 *)(terms + (f * 3 + t) * FRAG_BYTES + MJ_LANE * 16);
             const mj_u32 b[2][2] = {{w.x, w.y}, {w.z, w.w}};
             _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
                 _Pragma("unroll") for (int32_t m = 0; m < 2; m++) {
@@ -108,30 +114,31 @@ MJ_FN void add_products(const MjRouterFwdArgs *args, MjRouterSums &s, const mj_u
     }
 }
 
-/* Sums of the experts from e0, to the warp's logit(32, SCORE_ROW) in shared memory, which overlays the weights. */
-MJ_FN void multiply(const MjRouterFwdArgs *args, const MjRouterRows &rows, int32_t e0, unsigned char *shared, float *logit)
+/* Sums of the experts from e0, to the warp's logit(32, SCORE_ROW) in shared memory, which overlays the weights. While a part of
+ * DEPTH columns is multiplied, the next part's weights and the rows of two more are on their way. */
+MJ_FN void multiply(const MjRouterFwdArgs *args, const MjRouterSource &from, int32_t e0, unsigned char *shared, float *logit)
 {
-    unsigned char *raw = shared + MJ_ROUTER_TERMS_BYTES;
+    unsigned char *raw = shared + MJ_ROUTER_TERMS_BYTES, *stages = raw + MJ_ROUTER_WEIGHT_BYTES;
     MjRouterSums s;
-    mj_u32 x[4][4], next[4][4];
     _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
         _Pragma("unroll") for (int32_t f = 0; f < FRAGS; f++)
             _Pragma("unroll") for (int32_t j = 0; j < 4; j++) s.large[i][f][j] = s.small[i][f][j] = 0.0f;
-    _Pragma("unroll 1") for (int32_t k = -MJ_ROUTER_DEPTH; k < WIDTH; k += MJ_ROUTER_DEPTH) { /* the first turn only starts copying */
+    int32_t now = 1, last = 0; /* stages: of part k, and where part k + 2 goes */
+    _Pragma("unroll 1") for (int32_t k = -2 * MJ_ROUTER_DEPTH; k < WIDTH; k += MJ_ROUTER_DEPTH) { /* two turns only start copying */
         if (k >= 0) {
-            mj_ptx_cp_async_wait<0>();
-            __syncthreads(); /* all are done with the terms before */
+            mj_ptx_cp_async_wait<1>(); /* all but the rows of part k + 1 */
+            __syncthreads();           /* all are done with the terms before */
             split_weights(raw, shared);
             __syncthreads();
         }
-        if (k + MJ_ROUTER_DEPTH < WIDTH) fetch_weights(args, mj_ptx_shared(raw), e0, k + MJ_ROUTER_DEPTH);
-        _Pragma("unroll 1") for (int32_t step = k < 0 ? 1 : 0; step < 2; step++) { /* unrolled it takes much longer to compile */
-            load_rows(args, rows, k + 32 * (step + 1), next);
-            if (k >= 0) add_products(args, s, x, shared + step * STEP_BYTES, e0);
-            _Pragma("unroll") for (int32_t r = 0; r < 4; r++)
-                _Pragma("unroll") for (int32_t p = 0; p < 4; p++) x[r][p] = next[r][p];
-        }
+        if (k >= -MJ_ROUTER_DEPTH) fetch_weights(args, from, mj_ptx_shared(raw), k + MJ_ROUTER_DEPTH);
+        fetch_rows(args, from, stages + last * MJ_ROUTER_ROW_BYTES, k + 2 * MJ_ROUTER_DEPTH);
+        _Pragma("unroll 1") for (int32_t step = k < 0 ? 2 : 0; step < 2; step++) /* unrolled it takes much longer to compile */
+            add_products(args, s, stages + now * MJ_ROUTER_ROW_BYTES + step * (MJ_ROUTER_ROW_BYTES / 2), shared + step * STEP_BYTES, e0);
+        last = last == 2 ? 0 : last + 1;
+        now = now == 2 ? 0 : now + 1;
     }
+    mj_ptx_cp_async_wait<0>(); /* of zeros past the last column */
     __syncthreads(); /* all are done with the weights */
     _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
         _Pragma("unroll") for (int32_t f = 0; f < FRAGS; f++)
@@ -258,14 +265,19 @@ MJ_KERNEL_BOUNDS(router_fwd_sm80, MjRouterFwdArgs, MJ_ROUTER_THREADS, 2)
         skip_tokens(args, n0);
         return;
     }
-    MjRouterRows rows;
+    MjRouterSource from;
     _Pragma("unroll") for (int32_t r = 0; r < 4; r++) { /* past the end: the last again, and never looked at */
         const int32_t n = own + 8 * r < TOKENS ? own + 8 * r : TOKENS - 1;
-        rows.x[r] = args->x + (int64_t)n * WIDTH + 8 * QUAD_LANE;
+        from.x[r] = args->x + (int64_t)n * WIDTH + 8 * QUAD_LANE;
     }
     _Pragma("unroll 1") for (int32_t e0 = 0; e0 < EXPERTS; e0 += MJ_ROUTER_EXPERTS) {
         if (e0 > 0) __syncthreads(); /* the weights go where the scores are */
-        multiply(args, rows, e0, (unsigned char *)mj_shared, logit);
+        _Pragma("unroll") for (int32_t h = 0; h < 2; h++) {
+            const int32_t e = e0 + (int32_t)threadIdx.x / 4 + 32 * h;
+            from.has_weight[h] = e < EXPERTS;
+            from.weight[h] = args->weight + (int64_t)(e < EXPERTS ? e : 0) * WIDTH + 8 * QUAD_LANE;
+        }
+        multiply(args, from, e0, (unsigned char *)mj_shared, logit);
         float bias[2 * FRAGS];
         _Pragma("unroll") for (int32_t i = 0; i < 2 * FRAGS; i++) {
             const int32_t e = e0 + i / 2 * 8 + 2 * QUAD_LANE + i % 2;

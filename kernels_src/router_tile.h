@@ -7,7 +7,10 @@
 #define MJ_ROUTER_EXPERTS 64 /* at a time */
 #define MJ_ROUTER_DEPTH 64   /* columns of weights in shared memory at a time */
 #define MJ_ROUTER_TERMS_BYTES (MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 3 * 2) /* weights as three bf16 terms */
-#define MJ_ROUTER_BYTES (MJ_ROUTER_TERMS_BYTES + MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 4) /* and in f32, as they arrive */
+#define MJ_ROUTER_WEIGHT_BYTES (MJ_ROUTER_EXPERTS * MJ_ROUTER_DEPTH * 4)              /* and in f32, as they arrive */
+#define MJ_ROUTER_ROW_BYTES (MJ_ROUTER_TOKENS * MJ_ROUTER_DEPTH * 2)                  /* as many columns of the tokens' rows */
+#define MJ_ROUTER_ROW_STAGES 3
+#define MJ_ROUTER_BYTES (MJ_ROUTER_TERMS_BYTES + MJ_ROUTER_WEIGHT_BYTES + MJ_ROUTER_ROW_STAGES * MJ_ROUTER_ROW_BYTES)
 
 /* The gradient of the weights: a block has 64 experts, 128 columns and a chunk of tokens, 64 of them in shared memory at a time. */
 #define MJ_ROUTER_BWD_TOKENS 512
