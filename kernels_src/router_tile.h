@@ -12,6 +12,8 @@
 #define MJ_ROUTER_ROW_STAGES 3
 #define MJ_ROUTER_BYTES (MJ_ROUTER_TERMS_BYTES + MJ_ROUTER_WEIGHT_BYTES + MJ_ROUTER_ROW_STAGES * MJ_ROUTER_ROW_BYTES)
 
+/* dx: a block of this many threads has all weights in shared memory, a smaller one leaves them where they are. */
+#define MJ_ROUTER_BWD_X_THREADS 1024
 /* The gradient of the weights: a block has 64 experts, 128 columns and a chunk of tokens, 64 of them in shared memory at a time. */
 #define MJ_ROUTER_BWD_TOKENS 512
 #define MJ_ROUTER_BWD_STEP 64

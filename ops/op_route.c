@@ -70,6 +70,11 @@ static const char *rb_template(MjFamily family, int arch, const void *args)
     (void)args;
     return family == MJ_FAMILY_CPU ? "router_bwd_cpu" : "router_bwd_sm80";
 }
+/* A block of dx that has all weights in shared memory pays when it has some tokens for each of its warps. */
+static bool rb_shares_weights(const MjRouterBwdArgs *a, const MjDeviceInfo *info)
+{
+    return a->width % 128 == 0 && (size_t)rb_ew(a) * sizeof(float) <= info->max_shared_bytes && a->tokens >= 64 * (int64_t)info->units;
+}
 static int rb_geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g, MjError *err)
 {
     const MjRouterBwdArgs *a = args;
@@ -77,9 +82,11 @@ static int rb_geometry(const MjLaunchRecord *record, int kernel, const MjDeviceI
     const int64_t rows = MJ_CEIL(kernel == 0 ? a->tokens : a->experts * strips, 8);
     (void)record, (void)err;
     *g = (MjOpGeometry){.block = 256, .grid = (uint32_t)(rows < most ? rows : most)};
-    if (kernel != 1) return 0;
-    *g = (MjOpGeometry){.block = MJ_ROUTER_THREADS, .shared_bytes = MJ_ROUTER_BWD_BYTES,
-                        .grid = (uint32_t)(strips * MJ_CEIL(a->tokens, MJ_ROUTER_BWD_TOKENS) * MJ_CEIL(a->experts, MJ_ROUTER_EXPERTS))};
+    if (kernel == 0 && rb_shares_weights(a, info))
+        *g = (MjOpGeometry){.block = MJ_ROUTER_BWD_X_THREADS, .grid = (uint32_t)info->units, .shared_bytes = (size_t)rb_ew(a) * sizeof(float)};
+    if (kernel == 1)
+        *g = (MjOpGeometry){.block = MJ_ROUTER_THREADS, .shared_bytes = MJ_ROUTER_BWD_BYTES,
+                            .grid = (uint32_t)(strips * MJ_CEIL(a->tokens, MJ_ROUTER_BWD_TOKENS) * MJ_CEIL(a->experts, MJ_ROUTER_EXPERTS))};
     return 0;
 }
 static const MjOpMatrix rb_sm80 = {.tmpl = "router_bwd_sm80", .geometry = rb_geometry};
