@@ -19,7 +19,7 @@
 
 #define LOG2E 1.44269504f
 #define STRIDE (MJ_LOSS_UNITS * MJ_LOSS_SEGMENT) /* from a segment to the unit's next */
-#define BATCH 2                                  /* segments whose loads go out together */
+#define BATCH 2                                  /* segments that are read together for the second time */
 #define WHOLE (VOCAB % MJ_LOSS_SEGMENT == 0)
 #define FOR_UNITS(u) for (int32_t u = MJ_WARP_INDEX; u < MJ_LOSS_UNITS; u += MJ_WARPS)
 
@@ -125,21 +125,27 @@ MJ_FN void cut(float (&x)[8], int32_t segment, int32_t first, int32_t used)
     _Pragma("unroll") for (int32_t j = 0; j < 8; j++) x[j] = first + j < used ? x[j] : 0.0f;
 }
 
-/* sum of e^(z - top) over the row */
+MJ_FN void add_segment(const mj_u32 (&q)[4], const MjCurve &curve, int32_t segment, int32_t used, float (&acc)[4])
+{
+    MjWeights w;
+    weigh(w, q, curve);
+    cut(w.e, segment, segment + 8 * MJ_LANE, used);
+    _Pragma("unroll") for (int32_t j = 0; j < 8; j++) acc[j % 4] += w.e[j];
+}
+
+/* sum of e^(z - top) over the row; while a segment is weighed, the next one is on its way */
 MJ_FN float sum_exp(const MjCrossEntropyArgs *args, const uint16_t *row, const MjCurve &curve, float *units)
 {
     const int32_t used = args->vocab_used;
     FOR_UNITS(u) {
         float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        _Pragma("unroll 1") for (int32_t c = u * MJ_LOSS_SEGMENT; c < used; c += BATCH * STRIDE) {
-            mj_u32 q[BATCH][4];
-            _Pragma("unroll") for (int32_t b = 0; b < BATCH; b++) load(args, row, c + b * STRIDE + 8 * MJ_LANE, q[b]);
-            _Pragma("unroll") for (int32_t b = 0; b < BATCH; b++) {
-                MjWeights w;
-                weigh(w, q[b], curve);
-                cut(w.e, c + b * STRIDE, c + b * STRIDE + 8 * MJ_LANE, used);
-                _Pragma("unroll") for (int32_t j = 0; j < 8; j++) acc[j % 4] += w.e[j];
-            }
+        mj_u32 even[4], odd[4];
+        load(args, row, u * MJ_LOSS_SEGMENT + 8 * MJ_LANE, even);
+        _Pragma("unroll 1") for (int32_t c = u * MJ_LOSS_SEGMENT; c < used; c += 2 * STRIDE) {
+            load(args, row, c + STRIDE + 8 * MJ_LANE, odd);
+            add_segment(even, curve, c, used, acc);
+            load(args, row, c + 2 * STRIDE + 8 * MJ_LANE, even);
+            add_segment(odd, curve, c + STRIDE, used, acc);
         }
         float sum = (acc[0] + acc[2]) + (acc[1] + acc[3]);
         for (int32_t by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
