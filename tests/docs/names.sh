@@ -40,5 +40,13 @@ done < <({
     sed -n '/^\.SH EXAMPLES/,/^\.SH SEE/p' man/mojit.1 | grep '^mojit' | sed 's/\\-/-/g'
 } | sort -u)
 ((commands > 25)) || fail "only $commands commands were found"
+# The sweep file of docs/modes.md is one.
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+awk '/^## Sweep files/ { inside = 1 } inside && sub(/^    /, "")' docs/modes.md >"$work/s.ini"
+said=$(cd "$work" && mkdir data && "$mojit" data pack "$checkout/kernels_src" --out data/text 2>&1 &&
+    "$mojit" warm --sweep s.ini --dry-run --set run.device=cpu --mode nocompile 2>&1) || fail "the sweep file of docs/modes.md: $said"
+[[ $said == *' kernels in the plan'* ]] || fail "the sweep file of docs/modes.md: $said"
+
 ((failures == 0)) && echo "$files names of files, $commands commands"
 exit $((failures > 0))
