@@ -101,7 +101,8 @@ static int set_choice(const MjOption *o, const char *value, const char *where, i
 }
 
 static int bad_value(const MjOption *o, const char *value, const char *where, const char *expected, MjError *err) {
-    return mj_error(err, MJ_ERR_USAGE, "%s: %s.%s = \"%s\": expected %s", where, o->section, o->key, value, expected);
+    return mj_error(err, MJ_ERR_USAGE, "%s: %s.%s = \"%s\": expected %s%s", where, o->section, o->key, value, expected,
+                    strstr(value, " #") != NULL ? " (behind a value a comment begins with \" ;\")" : "");
 }
 
 static int out_of_range(const MjOption *o, const char *value, const char *where, MjError *err) {

@@ -42,6 +42,7 @@ static void bad_files_name_line_and_nearest(void **state) {
     expect_error("[model]\nmatrx_lr = 4\n", ":2:", "\"optimizer.matrix_lr\"?");
     expect_error("[model]\ndepth = 3\n\n[moe]\n[model]\nwidth = 128\ndepth = 4\n", ":7:", "in line 2 already");
     expect_error("[model]\ndepth = 99999999999999999999\n", ":2:", "out of range");
+    expect_error("[train]\nsteps = 10 # few\n", ":2:", "a comment begins with");
     expect_error("\n[train]\nsteps = ten\n", ":3:", "whole number");
     expect_error("[train]\nsteps = 0\n", ":2:", "out of range");
     expect_error("[precision]\nexperts = fp16\n", ":2:", "bf16|fp8");
