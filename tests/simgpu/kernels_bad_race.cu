@@ -174,10 +174,9 @@ BAD(race_blocks_read) { /* the others read what the first block writes in this l
     if (blockIdx.x == 0) ((float *)a.in)[threadIdx.x] = 1.0f;
     else a.out[blockIdx.x * 64 + threadIdx.x] = a.in[threadIdx.x];
 }
-BAD(race_blocks_write_what_is_read) { /* all read the first word, the last one changes it */
+BAD(race_blocks_write_what_is_read) { /* all three read the first word, and the last one changes it */
     a.out[64 * blockIdx.x + threadIdx.x] = a.in[0];
-    if (blockIdx.x == 1 && threadIdx.x == 0) ((float *)a.in)[0] = 2.0f;
-    if (blockIdx.x == 0 && threadIdx.x == 1) ((float *)a.in)[0] = 3.0f;
+    if (blockIdx.x == 2) ((float *)a.in)[threadIdx.x] = 2.0f;
 }
 BAD_MAP(race_blocks_store) { /* both store the same box */
     extern __shared__ __align__(1024) unsigned char tile[];

@@ -180,7 +180,7 @@ static const Bad races[] = {
     {RACE, "race_cluster", 64, 2, 8192, FAILED, "TMA load writes it, thread ", THREAD},
     {RACE, "race_blocks_write", 64, 1, 0, FAILED, "this thread writes it, block ", ANY_THREAD},
     {RACE, "race_blocks_read", 64, 1, 0, FAILED, "this thread reads it, block ", ANY_THREAD},
-    {RACE, "race_blocks_write_what_is_read", 64, 1, 0, FAILED, "race on global ", ANY_THREAD},
+    {RACE, "race_blocks_write_what_is_read", 64, 1, 0, FAILED, "several other blocks read it", ANY_THREAD},
     {RACE, "race_blocks_store", 64, 1, 8192, FAILED, "TMA store writes it, block ", ANY_THREAD},
 };
 
