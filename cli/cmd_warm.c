@@ -1,4 +1,5 @@
 /* `mojit warm`: compiles the plan of a configuration, or of every run of a sweep, ahead of it, for any target. */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,17 @@ static void on_log(void *user, const char *line)
 {
     (void)user;
     mj_term_say("%s", line);
+}
+
+/* A compile frees all it took and the next one takes it again: given back in between, that is 4,500 page faults a kernel,
+ * 6 % of the time, and more on a virtual machine. This process does nothing else. */
+static void keep_memory(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    (void)mallopt(M_TOP_PAD, 16 << 20);
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+#endif
 }
 
 /* What compiling cost, by the time of the threads that did it: a busy machine does not lengthen that. */
@@ -206,6 +218,7 @@ int mj_cmd_warm(const MjArgs *args, MjError *err)
     bool dry = mj_args_flag(args, "dry-run");
     MjWarm w = {.args = args, .dry = dry, .table = dry ? mj_warm_plan_open() : mj_table_open(result_columns)};
     const char *sweep = mj_args_string(args, "sweep");
+    keep_memory();
     if (sweep != NULL) {
         if (mj_args_string(args, "config") != NULL) {
             MJ_TRY(mj_error(err, MJ_ERR_USAGE, "warm: --config and --sweep exclude each other"));
