@@ -1,10 +1,11 @@
 /* The body of Hopper's GEMM templates, gemm_sm90 (NT, NN) and gemm_tn_sm90 (TN): TMA brings tiles of A and B, wgmma
- * multiplies them, TMA stores C. Owns the roles of the warps, the pipeline and the promotion of fp8 sums; the order of
- * tiles is in gemm_walk_sm90.cuh, the way out in gemm_store_sm90.cuh. Reads the template's parameters by name.
+ * multiplies them, TMA stores C. Owns the roles of the warps and the pipeline; the order of tiles is in
+ * gemm_walk_sm90.cuh, the promotion of fp8 sums in gemm_scale_sm90.cuh, the way out in gemm_store_sm90.cuh. Reads the
+ * template's parameters by name.
  *
- * Block: warpgroup 0 copies, warpgroups 1 and 2 multiply TILE_M / 2 rows each. A stage is 128 bytes of K: of A (TILE_M
- * rows) and of B (TILE_N columns), both in TMA's 128-byte swizzle; bf16 that is not stored along K lies in groups of 64
- * rows or columns (64 deep, 128 bytes), which wgmma reads as they are.
+ * Block: warpgroup 0 copies, the other two or three multiply an equal part of the TILE_M rows each. A stage is 128 bytes of
+ * K: of A (TILE_M rows) and of B (TILE_N columns), both in TMA's 128-byte swizzle; bf16 that is not stored along K lies in
+ * groups of 64 rows or columns (64 deep, 128 bytes), which wgmma reads as they are.
  *
  * Cluster of 2: two blocks with neighbouring columns share A: each copies half of it into both.
  *
@@ -23,16 +24,17 @@
 #define MJ_GEMM_DEPTH (MJ_GEMM_FP8 ? 128 : 64) /* of K in a stage */
 #define MJ_GEMM_A_ACROSS (!MJ_GEMM_FP8 && LAYOUT == MJ_GEMM_TN)
 #define MJ_GEMM_B_ACROSS (!MJ_GEMM_FP8 && LAYOUT != MJ_GEMM_NT)
-#define MJ_GEMM_SUBS (TILE_M / 128) /* wgmmas of 64 rows that make a warpgroup's part of a tile */
-#define MJ_GEMM_ACCS (TILE_N / 2)   /* accumulators a thread, of 64 rows */
+#define MJ_GEMM_GROUPS MJ_SM90_GROUPS(TILE_M)
+#define MJ_GEMM_ROWS (TILE_M / MJ_GEMM_GROUPS) /* of a warpgroup */
+#define MJ_GEMM_SUBS (MJ_GEMM_ROWS / 64)       /* wgmmas of 64 rows that make a warpgroup's part of a tile */
+#define MJ_GEMM_ACCS (TILE_N / 2)              /* accumulators a thread, of 64 rows */
 #define MJ_GEMM_COLUMN_SCALES (SCALE_MODE == MJ_SCALE_BLOCK && LAYOUT == MJ_GEMM_TN)
 #define MJ_GEMM_STAGE MJ_SM90_STAGE_BYTES(TILE_M, TILE_N)
 
-/* Registers a thread, out of the 168 that each of the 384 starts with. TN's copying has column scales to find as well; its
- * largest dense tile needs them more for multiplying. */
-#define MJ_GEMM_COPIES_MORE (LAYOUT == MJ_GEMM_TN && (GROUP == MJ_GROUP_K || TILE_M * TILE_N < 256 * 128))
-#define MJ_GEMM_COPY_REGISTERS (MJ_GEMM_COPIES_MORE ? 40 : 24)
-#define MJ_GEMM_MATH_REGISTERS (MJ_GEMM_COPIES_MORE ? 232 : 240)
+/* Registers a thread; 65536 / threads each to start with. Where there are scales, copying has those to find as well. */
+#define MJ_GEMM_COPIES_MORE (LAYOUT == MJ_GEMM_TN || SCALE_MODE == MJ_SCALE_BLOCK)
+#define MJ_GEMM_COPY_REGISTERS (MJ_GEMM_GROUPS == 3 ? 32 : MJ_GEMM_COPIES_MORE ? 40 : 24)
+#define MJ_GEMM_MATH_REGISTERS (MJ_GEMM_GROUPS == 3 ? 160 : MJ_GEMM_COPIES_MORE ? 232 : 240)
 
 struct MjGemmMaps {
     MjTensorMap a, b, c;
@@ -57,6 +59,7 @@ MJ_FN void mj_gemm_advance(MjGemmStage *s)
 
 #include "gemm_walk_sm90.cuh"
 #include "gemm_store_sm90.cuh"
+#include "gemm_scale_sm90.cuh"
 
 /* ---- copying ------------------------------------------------------------------------------------------------------ */
 
@@ -72,6 +75,21 @@ MJ_FN void mj_gemm_load(const MjTensorMap *map, int across, int extent, mj_u32 m
     for (int i = 0; i < extent / 64; i++) {
         if (mask != 0) mj_ptx_tma_load_3d_multicast(dst + i * 8192, map, bar, mask, at + 64 * i, k, e);
         else mj_ptx_tma_load_3d(dst + i * 8192, map, bar, at + 64 * i, k, e);
+    }
+}
+
+/* The tile of C that will be added to, 64 rows of a chunk's columns with each of the last stages: otherwise all blocks would
+ * wait for memory at the same time. `left`: stages to come. */
+#define MJ_GEMM_ACROSS (TILE_N / MJ_GEMM_CHUNK_COLUMNS)
+#define MJ_GEMM_BOXES (TILE_M / 64 * MJ_GEMM_ACROSS)
+MJ_FN void mj_gemm_prefetch_result(const MjTensorMap *map, const MjGemmTile *tile, int32_t left)
+{
+    const int32_t last = MJ_GEMM_BOXES - left, expert = GROUP == MJ_GROUP_K ? tile->expert : 0;
+#pragma unroll 1
+    for (int32_t i = left == tile->blocks && last > 0 ? 0 : last; i <= last; i++) {
+        const int32_t column = tile->column + i % MJ_GEMM_ACROSS * MJ_GEMM_CHUNK_COLUMNS, row = tile->row + i / MJ_GEMM_ACROSS * 64;
+#pragma unroll
+        for (int j = 0; j < 64; j += 16) mj_ptx_tma_prefetch_3d(map, column, row + j, expert);
     }
 }
 
@@ -100,6 +118,8 @@ MJ_FN void mj_gemm_copy(const MjGemmArgs *args, const MjGemmMaps *maps, const Mj
             if (MJ_GEMM_COLUMN_SCALES && tile.scaled_columns > 0)
                 mj_ptx_bulk_load(s->scales + stage.index * TILE_N * 4,
                                  args->b_scale + (int64_t)(k / MJ_FP8_BLOCK) * N + tile.column, tile.scaled_columns * 4, bar);
+            if (EPILOGUE == MJ_EPI_ACCUMULATE && tile.blocks - block <= MJ_GEMM_BOXES)
+                mj_gemm_prefetch_result(&maps->c, &tile, tile.blocks - block);
             mj_gemm_advance(&stage);
         }
     }
@@ -130,14 +150,16 @@ MJ_FN void mj_gemm_mma(float (&d)[MJ_GEMM_ACCS], mj_u64 a, mj_u64 b, int keep)
 #endif
 }
 
-/* ORDER: the two warpgroups issue their fp8 products in turns, so that one promotes while the other multiplies. */
+/* ORDER: the two warpgroups issue their fp8 products in turns, so that one promotes while the other multiplies. A turn ends
+ * after ORDER of the four wgmmas of 128 of K are issued: before the last, so that the tensor cores are never without. */
+#define MJ_GEMM_ORDERED (ORDER && MJ_GEMM_FP8 && MJ_GEMM_GROUPS == 2)
 MJ_FN void mj_gemm_my_turn(int group)
 {
-    if (ORDER && MJ_GEMM_FP8) mj_ptx_bar_sync(3 + group, 256);
+    if (MJ_GEMM_ORDERED) mj_ptx_bar_sync(4 + group, 256);
 }
 MJ_FN void mj_gemm_your_turn(int group)
 {
-    if (ORDER && MJ_GEMM_FP8) mj_ptx_bar_arrive(4 - group, 256);
+    if (MJ_GEMM_ORDERED) mj_ptx_bar_arrive(5 - group, 256);
 }
 
 /* This warp is done with a stage, in every block of the cluster whose copies it got. */
@@ -158,15 +180,15 @@ MJ_FN void mj_gemm_wait_full(const MjGemmShared *s, const MjGemmStage *stage)
 #if !MJ_GEMM_FP8
 
 MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const MjGemmShared *s, MjGemmStage *stage, int group,
-                        float (&acc)[MJ_GEMM_SUBS][MJ_GEMM_ACCS])
+                        MjGemmScales *scales, float (&acc)[MJ_GEMM_SUBS][MJ_GEMM_ACCS])
 {
+    const mj_u64 first_a = mj_gemm_desc(MJ_GEMM_A_ACROSS, s->tiles + group * MJ_GEMM_SUBS * 8192);
+    const mj_u64 first_b = mj_gemm_desc(MJ_GEMM_B_ACROSS, s->tiles + TILE_M * MJ_SM90_ROW);
     mj_u32 before = 0; /* the stage whose products are still being made */
-    (void)args;
+    (void)args, (void)scales;
 #pragma unroll 1
     for (int32_t block = 0; block < tile->blocks; block++) {
-        const mj_u32 at = s->tiles + stage->index * MJ_GEMM_STAGE;
-        const mj_u64 a = mj_gemm_desc(MJ_GEMM_A_ACROSS, at + group * MJ_GEMM_SUBS * 8192);
-        const mj_u64 b = mj_gemm_desc(MJ_GEMM_B_ACROSS, at + TILE_M * MJ_SM90_ROW);
+        const mj_u64 a = first_a + stage->index * (MJ_GEMM_STAGE / 16), b = first_b + stage->index * (MJ_GEMM_STAGE / 16);
         mj_gemm_wait_full(s, stage);
         mj_ptx_wgmma_fence();
 #pragma unroll
@@ -189,99 +211,39 @@ MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const Mj
 
 #else
 
-/* The scales of one 128 of K for a thread's rows and columns, and where those of the next lie. */
-struct MjGemmScales {
-    int32_t a, b; /* offsets: two registers less than pointers */
-    float row[2 * MJ_GEMM_SUBS];
-    float column[2]; /* NT, NN: of the tile's first block of 128 columns and of the second, if it has one */
-};
-
-#define MJ_GEMM_SCALES_WIDE ((N + MJ_FP8_BLOCK - 1) / MJ_FP8_BLOCK)
-#define MJ_GEMM_SCALES_DEEP ((K + MJ_FP8_BLOCK - 1) / MJ_FP8_BLOCK)
-
-MJ_FN MjGemmScales mj_gemm_scales_at(const MjGemmArgs *args, const MjGemmTile *tile, int32_t first_row)
-{
-    MjGemmScales x = {};
-    const int32_t at = tile->depth_at / MJ_FP8_BLOCK, j = tile->column / MJ_FP8_BLOCK;
-    x.a = at * M + first_row;
-    if (LAYOUT != MJ_GEMM_TN)
-        x.b = tile->expert * MJ_GEMM_SCALES_WIDE * MJ_GEMM_SCALES_DEEP +
-              (j < MJ_GEMM_SCALES_WIDE ? j : 0) * (LAYOUT == MJ_GEMM_NT ? MJ_GEMM_SCALES_DEEP : 1);
-    return x;
-}
-
-MJ_FN void mj_gemm_scales_load(const MjGemmArgs *args, const MjGemmTile *tile, int32_t first_row, MjGemmScales *x)
-{
-#pragma unroll
-    for (int i = 0; i < 2 * MJ_GEMM_SUBS; i++) {
-        const int32_t down = 64 * (i / 2) + 8 * (i % 2);
-        x->row[i] = first_row + down < M ? args->a_scale[x->a + down] : 0.0f;
-    }
-    x->a += M;
-    if (LAYOUT == MJ_GEMM_TN) return;
-    x->column[0] = args->b_scale[x->b];
-    if (TILE_N > MJ_FP8_BLOCK)
-        x->column[1] = tile->column / MJ_FP8_BLOCK + 1 < MJ_GEMM_SCALES_WIDE ? args->b_scale[x->b + (LAYOUT == MJ_GEMM_NT ? MJ_GEMM_SCALES_DEEP : 1)] : 0.0f;
-    x->b += LAYOUT == MJ_GEMM_NT ? 1 : MJ_GEMM_SCALES_WIDE;
-}
-
-/* acc += part, times the scales. `columns`: TN's, of this thread's first columns. One block of columns: its scale is in
- * `row` already. */
-MJ_FN void mj_gemm_promote(float (&acc)[MJ_GEMM_ACCS], const float (&part)[MJ_GEMM_ACCS], const MjGemmScales *x, int sub,
-                           int32_t first_block, const float *columns)
-{
-    const float upper = x->row[2 * sub], lower = x->row[2 * sub + 1];
-#pragma unroll
-    for (int j = 0; j < MJ_GEMM_ACCS; j += 4) {
-#if SCALE_MODE != MJ_SCALE_BLOCK
-        acc[j] += part[j], acc[j + 1] += part[j + 1], acc[j + 2] += part[j + 2], acc[j + 3] += part[j + 3];
-#else
-        float2 scale = make_float2(1.0f, 1.0f);
-        if (LAYOUT == MJ_GEMM_TN) scale = *(const float2 *)(columns + 2 * j);
-        else if (TILE_N > MJ_FP8_BLOCK) scale.x = scale.y = 2 * j < first_block ? x->column[0] : x->column[1];
-        const bool one = LAYOUT != MJ_GEMM_TN && TILE_N <= MJ_FP8_BLOCK;
-        acc[j] = mj_fmaf(part[j], one ? upper : upper * scale.x, acc[j]);
-        acc[j + 1] = mj_fmaf(part[j + 1], one ? upper : upper * scale.y, acc[j + 1]);
-        acc[j + 2] = mj_fmaf(part[j + 2], one ? lower : lower * scale.x, acc[j + 2]);
-        acc[j + 3] = mj_fmaf(part[j + 3], one ? lower : lower * scale.y, acc[j + 3]);
-#endif
-    }
-}
-
 MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const MjGemmShared *s, MjGemmStage *stage, int group,
-                        float (&acc)[MJ_GEMM_SUBS][MJ_GEMM_ACCS])
+                        MjGemmScales *scales, float (&acc)[MJ_GEMM_SUBS][MJ_GEMM_ACCS])
 {
-    const int32_t first_row = tile->row + group * (TILE_M / 2) + mj_gemm_fragment_row();
-    const int32_t first_block = TILE_N <= MJ_FP8_BLOCK ? TILE_N : MJ_FP8_BLOCK - tile->column % MJ_FP8_BLOCK;
-    MjGemmScales next, now;
+    const mj_u64 first_a = mj_gemm_desc(0, s->tiles + group * MJ_GEMM_SUBS * 8192);
+    const mj_u64 first_b = mj_gemm_desc(0, s->tiles + TILE_M * MJ_SM90_ROW);
+    MjGemmNow now;
     float part[MJ_GEMM_ACCS];
 
-    if (SCALE_MODE == MJ_SCALE_BLOCK) next = mj_gemm_scales_at(args, tile, first_row);
-    if (SCALE_MODE == MJ_SCALE_BLOCK && tile->blocks > 0) mj_gemm_scales_load(args, tile, first_row, &next);
 #pragma unroll 1
     for (int32_t block = 0; block < tile->blocks; block++) {
-        const mj_u32 at = s->tiles + stage->index * MJ_GEMM_STAGE;
-        const mj_u64 a = mj_gemm_desc(0, at + group * MJ_GEMM_SUBS * 8192), b = mj_gemm_desc(0, at + TILE_M * MJ_SM90_ROW);
+        const mj_u64 a = first_a + stage->index * (MJ_GEMM_STAGE / 16), b = first_b + stage->index * (MJ_GEMM_STAGE / 16);
         const float *columns = s->scale + stage->index * TILE_N + 2 * (mj_ptx_lane() % 4);
-        now = next;
-        if (LAYOUT != MJ_GEMM_TN && TILE_N <= MJ_FP8_BLOCK) /* one scale for all columns: a register less than two */
-#pragma unroll
-            for (int i = 0; i < 2 * MJ_GEMM_SUBS; i++) now.row[i] *= now.column[0];
-        if (SCALE_MODE == MJ_SCALE_BLOCK && block + 1 < tile->blocks) mj_gemm_scales_load(args, tile, first_row, &next);
+        if (SCALE_MODE == MJ_SCALE_BLOCK) { /* before the wait: ptxas moves nothing across its loop */
+            mj_gemm_scales_now(scales, tile, &now);
+            if (block + 1 < tile->blocks) mj_gemm_scales_load(args, tile, scales);
+        }
         mj_gemm_wait_full(s, stage);
 #pragma unroll
         for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
             mj_gemm_my_turn(group);
             mj_ptx_wgmma_fence();
 #pragma unroll
-            for (int step = 0; step < 4; step++)
+            for (int step = 0; step < 4; step++) {
                 mj_gemm_mma(part, a + sub * (8192 / 16) + step * MJ_GEMM_STEP(0), b + step * MJ_GEMM_STEP(0), step > 0);
+                if (step + 1 == ORDER) mj_gemm_your_turn(group);
+            }
             mj_ptx_wgmma_commit();
-            mj_gemm_your_turn(group);
+            float2 head[2] = {}; /* the first column scales, on their way while products are made */
+            if (MJ_GEMM_COLUMN_SCALES) head[0] = *(const float2 *)columns, head[1] = *(const float2 *)(columns + 8);
             mj_ptx_wgmma_wait<0>();
             mj_ptx_wgmma_pin(part);
             if (sub == MJ_GEMM_SUBS - 1 && !MJ_GEMM_COLUMN_SCALES) mj_gemm_release(s->empty + 8 * stage->index);
-            mj_gemm_promote(acc[sub], part, &now, sub, first_block, columns);
+            mj_gemm_promote(acc[sub], part, &now, sub, columns, head);
         }
         if (MJ_GEMM_COLUMN_SCALES) {
             __syncwarp();
@@ -293,50 +255,57 @@ MJ_FN void mj_gemm_tile(const MjGemmArgs *args, const MjGemmTile *tile, const Mj
 
 #endif
 
-/* One warpgroup. Where its rows are past the tile's group, stages only pass by. */
+/* Where a warpgroup's rows are past the tile's group, stages only pass by. */
+MJ_FN void mj_gemm_pass(const MjGemmTile *tile, const MjGemmShared *s, MjGemmStage *stage, int group)
+{
+#pragma unroll 1
+    for (int32_t block = 0; block < tile->blocks; block++) {
+        mj_gemm_wait_full(s, stage);
+        for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
+            mj_gemm_my_turn(group);
+            mj_gemm_your_turn(group);
+        }
+        mj_gemm_release(s->empty + 8 * stage->index);
+        mj_gemm_advance(stage);
+    }
+}
+
+/* One warpgroup. A tile is stored after the next one is found and its first scales are on their way. */
 MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, const MjGemmShared *s, int group)
 {
     MjGemmStage stage = {0, 0};
     MjGemmWalk walk = mj_gemm_walk();
-    MjGemmTile tile;
+    MjGemmTile tile, next;
+    MjGemmScales scales = {};
+    float acc[MJ_GEMM_SUBS][MJ_GEMM_ACCS];
     float product = 1.0f;
+    bool made = false; /* acc holds `tile` */
 
     if (group == 1) mj_gemm_your_turn(group);
     if (SCALE_MODE == MJ_SCALE_TENSOR) product = args->a_scale[0] * args->b_scale[0];
-    while (mj_gemm_next(args, &walk, &tile)) {
-        float acc[MJ_GEMM_SUBS][MJ_GEMM_ACCS];
-        const int32_t row = tile.row + group * (TILE_M / 2);
-        /* The second warpgroup starts late, and stays behind: so one multiplies while the other stores its tile. */
-        if (STAGGER > 0 && group == 1 && tile.blocks > 0 && walk.tile < 2 * (int32_t)(gridDim.x / CLUSTER)) {
-            mj_gemm_wait_full(s, &stage);
-            mj_ptx_nanosleep(STAGGER);
+    for (;;) {
+        const bool more = mj_gemm_next(args, &walk, &next);
+        if (SCALE_MODE == MJ_SCALE_BLOCK && more) mj_gemm_scales_first(args, &next, group, &scales);
+#pragma unroll
+        for (int sub = 0; made && sub < MJ_GEMM_SUBS; sub++) {
+            if (SCALE_MODE == MJ_SCALE_TENSOR)
+#pragma unroll
+                for (int i = 0; i < MJ_GEMM_ACCS; i++) acc[sub][i] *= product;
+            mj_gemm_store(s, &maps->c, acc[sub], sub, group, tile.column, tile.row + group * MJ_GEMM_ROWS,
+                          GROUP == MJ_GROUP_K ? tile.expert : 0);
         }
-        if (row >= tile.row_end) {
-#pragma unroll 1
-            for (int32_t block = 0; block < tile.blocks; block++) {
-                mj_gemm_wait_full(s, &stage);
-                for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
-                    mj_gemm_my_turn(group);
-                    mj_gemm_your_turn(group);
-                }
-                __syncwarp();
-                mj_gemm_release(s->empty + 8 * stage.index);
-                mj_gemm_advance(&stage);
-            }
+        if (!more) break;
+        tile = next;
+        made = tile.row + group * MJ_GEMM_ROWS < tile.row_end;
+        if (!made) {
+            mj_gemm_pass(&tile, s, &stage, group);
             continue;
         }
 #pragma unroll
         for (int sub = 0; sub < MJ_GEMM_SUBS; sub++)
 #pragma unroll
             for (int i = 0; i < MJ_GEMM_ACCS; i++) acc[sub][i] = 0.0f;
-        mj_gemm_tile(args, &tile, s, &stage, group, acc);
-#pragma unroll
-        for (int sub = 0; sub < MJ_GEMM_SUBS; sub++) {
-            if (SCALE_MODE == MJ_SCALE_TENSOR)
-#pragma unroll
-                for (int i = 0; i < MJ_GEMM_ACCS; i++) acc[sub][i] *= product;
-            mj_gemm_store(s, &maps->c, acc[sub], sub, group, tile.column, row, GROUP == MJ_GROUP_K ? tile.expert : 0);
-        }
+        mj_gemm_tile(args, &tile, s, &stage, group, &scales, acc);
     }
     if (group == 0) mj_gemm_my_turn(group);
     mj_gemm_store_close();
@@ -344,9 +313,9 @@ MJ_FN void mj_gemm_multiply(const MjGemmArgs *args, const MjGemmMaps *maps, cons
 
 MJ_FN void mj_gemm_block(const MjGemmArgs *args, const MjGemmMaps *maps)
 {
-    const int group = (int)threadIdx.x / 128;
+    const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); /* known to be the same for a warp */
     MjGemmShared s;
-    s.tiles = mj_ptx_shared(mj_dynamic_shared);
+    s.tiles = __shfl_sync(0xffffffffu, mj_ptx_shared(mj_dynamic_shared), 0); /* so that it is kept, not made anew at each use */
     s.chunks = s.tiles + MJ_SM90_CHUNKS_AT(TILE_M, TILE_N, STAGES);
     s.scales = s.tiles + MJ_SM90_SCALES_AT(TILE_M, TILE_N, STAGES, CHUNKS);
     s.scale = (const float *)(mj_dynamic_shared + MJ_SM90_SCALES_AT(TILE_M, TILE_N, STAGES, CHUNKS));
@@ -356,7 +325,7 @@ MJ_FN void mj_gemm_block(const MjGemmArgs *args, const MjGemmMaps *maps)
         if ((s.tiles & 1023) != 0) mj_ptx_trap(); /* the swizzle counts from multiples of 1024 */
         for (int i = 0; i < STAGES; i++) {
             mj_ptx_mbar_init(s.full + 8 * i, 1);
-            mj_ptx_mbar_init(s.empty + 8 * i, 8 * CLUSTER);
+            mj_ptx_mbar_init(s.empty + 8 * i, 4 * MJ_GEMM_GROUPS * CLUSTER);
         }
         mj_ptx_fence_mbar_init();
     }

@@ -13,31 +13,29 @@
 // mj:param C_TYPE variant values:0,3
 // mj:param SCALE_MODE variant values:0,1,2
 // mj:param EPILOGUE variant values:0,1
-// mj:param TILE_M tuning default:256 values:128,256
+// mj:param TILE_M tuning default:256 values:128,192,256
 // mj:param TILE_N tuning default:128 values:64,128,192,256
 // mj:param STAGES tuning default:4 values:3,4,5,6
 // mj:param CHUNKS tuning default:2 min:1 max:4
 // mj:param CLUSTER tuning default:2 values:1,2
-// mj:param ORDER tuning default:0 min:0 max:1
-// mj:param STAGGER tuning default:0 min:0 max:4000
-// mj:param BAND tuning default:8 min:1 max:64
+// mj:param ORDER tuning default:0 min:0 max:4
+// mj:param BAND tuning default:0 min:0 max:64
 // mj:generic GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=0
 // mj:generic GROUP=0 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=1
-// mj:generic GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=256 TILE_N=64
+// mj:generic GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=128
 // mj:generic GROUP=0 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=128 TILE_N=64 STAGES=3
 // mj:generic GROUP=0 A_TYPE=2 B_TYPE=1 C_TYPE=3 SCALE_MODE=1 EPILOGUE=1
 // mj:generic GROUP=2 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=0
 // mj:generic GROUP=2 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=1
 // mj:generic GROUP=2 A_TYPE=0 B_TYPE=0 C_TYPE=3 SCALE_MODE=0 EPILOGUE=1 TILE_M=128 TILE_N=192
-// mj:generic GROUP=2 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1
-// mj:generic GROUP=2 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=128 TILE_N=192
-// mj:generic GROUP=2 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=256 TILE_N=64
+// mj:generic GROUP=2 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=192
+// mj:generic GROUP=2 A_TYPE=1 B_TYPE=1 C_TYPE=3 SCALE_MODE=2 EPILOGUE=1 TILE_M=192 CLUSTER=1
 // mj:generic GROUP=2 A_TYPE=2 B_TYPE=1 C_TYPE=3 SCALE_MODE=1 EPILOGUE=1
 
 #define LAYOUT MJ_GEMM_TN
 #include "gemm_core_sm90.cuh"
 
-extern "C" __global__ void __launch_bounds__(MJ_SM90_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(MJ_SM90_THREADS(TILE_M), 1)
     gemm_tn_sm90(const __grid_constant__ MjGemmArgs args, const __grid_constant__ MjGemmMaps maps)
 {
     mj_gemm_block(&args, &maps);

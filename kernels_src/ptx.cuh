@@ -375,6 +375,11 @@ MJ_PTX void mj_ptx_bulk_load(mj_u32 dst, const void *src, mj_u32 bytes, mj_u32 b
 MJ_PTX void mj_ptx_bulk_store(void *dst, mj_u32 src, mj_u32 bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(dst), "r"(src), "r"(bytes) : "memory");
 }
+/* "cp.async.bulk.prefetch.tensor": the box into the L2 cache. */
+MJ_PTX void mj_ptx_tma_prefetch_3d(const MjTensorMap *map, int x, int y, int z) {
+    asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)
+                 : "memory");
+}
 /* "cp.async.bulk.commit_group", "cp.async.bulk.wait_group": stores of this thread. `_read` waits only until the shared
  * memory may be overwritten; the other until the global writes are visible. */
 MJ_PTX void mj_ptx_tma_commit(void) { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

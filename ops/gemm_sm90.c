@@ -43,7 +43,7 @@ static MjTensorMapSpec result_map(const MjGemmArgs *a)
         .address = a->c, .type = a->c_type == MJ_T_F32 ? MJ_TENSOR_MAP_F32 : MJ_TENSOR_MAP_BF16,
         .swizzle = MJ_TENSOR_MAP_SWIZZLE_128, .rank = 3,
         .dims = {n, m, a->group == MJ_GROUP_K ? (uint64_t)a->experts : 1}, .strides = {n * bytes, n * m * bytes},
-        .box = {(uint32_t)(128 / bytes), 64, 1}};
+        .box = {(uint32_t)(128 / bytes), 16, 1}};
 }
 
 /* Blocks: as many as run at once, or as there are tiles, whichever is less. */
@@ -69,16 +69,19 @@ static int geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo
     const size_t shared = (size_t)MJ_SM90_SHARED_BYTES(t.m, t.n, t.stages, t.chunks, tn && a->scale_mode == MJ_SCALE_BLOCK);
 
     (void)kernel;
-    if (t.m / 128 * t.n > 256 || (fp8 && t.n > 192))
-        return mj_error(err, MJ_ERR_USAGE, "%s: a tile of %d x %d has more accumulators than the registers of two warpgroups hold; "
+    if (t.m / 64 / MJ_SM90_GROUPS(t.m) * t.n > (t.m == 192 ? 192 : 256) || (fp8 && t.n > (t.m == 192 ? 128 : 192)))
+        return mj_error(err, MJ_ERR_USAGE, "%s: a tile of %d x %d has more accumulators than the registers of its warpgroups hold; "
                         "take 256 x 128 or less", record->tmpl->name, t.m, t.n);
+    if (!fp8 && tn && t.m / t.cluster % 64 != 0)
+        return mj_error(err, MJ_ERR_USAGE, "%s: %d blocks of a cluster cannot share %d columns of A, which come in boxes of 64: "
+                        "take another TILE_M, or CLUSTER=1", record->tmpl->name, t.cluster, t.m);
     if (shared > info->max_shared_bytes)
         return mj_error(err, MJ_ERR_USAGE, "%s: a tile of %d x %d in %d stages needs %zu bytes of shared memory, a block of %s has "
                         "%zu: take fewer stages", record->tmpl->name, t.m, t.n, t.stages, shared, info->name,
                         info->max_shared_bytes);
     *out = (MjOpGeometry){
-        .grid = blocks(a, t, info->units), .block = MJ_SM90_THREADS, .cluster = (uint32_t)t.cluster, .shared_bytes = shared,
-        .n_maps = 3, .map_names = {"A", "B", "C"},
+        .grid = blocks(a, t, info->units), .block = (uint32_t)MJ_SM90_THREADS(t.m), .cluster = (uint32_t)t.cluster,
+        .shared_bytes = shared, .n_maps = 3, .map_names = {"A", "B", "C"},
         .maps = {operand_map(a->a, fp8, !fp8 && tn, a->m, depth, 1, t.m / t.cluster),
                  operand_map(a->b, fp8, !fp8 && a->layout != MJ_GEMM_NT, a->n, depth,
                              a->group == MJ_GROUP_M ? a->experts : 1, t.n),
@@ -89,12 +92,16 @@ static int geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo
 static void cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *geometry,
                  MjTileCost *out)
 {
-    MjGemmModel model = {.rate = 0.9, .overlap = true, .depth_bytes = MJ_SM90_ROW};
-    /* Fitted to eight shapes on an H100: a warpgroup with one piece of 64 rows waits for its products before it scales them,
-     * one with two pieces scales one while the other multiplies. */
-    if (((const MjGemmArgs *)args)->scale_mode == MJ_SCALE_BLOCK)
-        model.step_cycles = values[mj_template_param(t, "TILE_M")] < 256 ? 450 : 120;
-    mj_gemm_cost(&model, t, card, args, values, geometry, out);
+    /* Fitted to ten shapes on an H100. Three warpgroups keep the tensor cores busy while one scales its sums or stores its
+     * tile; two do so less. TN scales every column by itself. Tiles of 64 columns read shared memory as fast as it goes. */
+    const MjGemmArgs *a = args;
+    const int32_t tile_m = values[mj_template_param(t, "TILE_M")], tile_n = values[mj_template_param(t, "TILE_N")];
+    const bool scaled = a->scale_mode == MJ_SCALE_BLOCK, three = tile_m == 192;
+    MjGemmModel model = {.rate = !scaled && three ? 0.84 : 0.9, .overlap = three || !scaled, .depth_bytes = MJ_SM90_ROW};
+    if (tile_n == 64) model.rate *= 0.8;
+    if (scaled && a->layout == MJ_GEMM_TN) model.step_cycles = tile_m == 256 ? 400 : 320;
+    else if (scaled) model.step_cycles = tile_m == 256 ? 60 : three ? 0 : 300;
+    mj_gemm_cost(&model, t, card, a, values, geometry, out);
 }
 
 const MjOpMatrix mj_gemm_sm90 = {.tmpl = "gemm_sm90", .cost = cost, .geometry = geometry};
