@@ -232,18 +232,16 @@ typedef struct MjCombineFwdArgs { /* x += shared + sum over k of gate * y[row_of
     int32_t tokens, width, top_k, rows;
 } MjCombineFwdArgs;
 
-/* dy[row] = gate * dx[n]; dgate[n,k] = y[row] . dx[n]; padding rows of dy are zeros. dy in bf16 and/or fp8 in both layouts, as
- * in permute, but under recipe block only. */
+/* dy[row] = gate * dx[n]; padding rows are zeros. In bf16 and/or fp8 in both layouts, as in permute, but under recipe block only.
+ * The gates' gradient comes from relu2_bwd. */
 typedef struct MjCombineBwdArgs {
     const float *dx;        /* (N, W) */
-    const uint16_t *y;      /* (R, W) */
     const int32_t *slot_of; /* (R) */
     const int32_t *offset;  /* (E + 1) */
     const float *gate;      /* (N, K) */
     uint16_t *dy;           /* (R, W) bf16, may be NULL when quantised */
     uint8_t *q, *qt;
     float *q_scale, *qt_scale;
-    float *dgate;           /* (N, K): entries with a row are written; the trainer zeroes it before */
     int32_t tokens, width, experts, top_k, rows;
     int32_t q_type, scale_mode; /* variants: MJ_T_BF16 = no quantising */
     int32_t kmajor;             /* as in permute */
@@ -262,15 +260,22 @@ typedef struct MjRelu2FwdArgs { /* y = max(x,0)^2; bf16 and/or fp8 in both layou
     int32_t kmajor; /* as in permute */
 } MjRelu2FwdArgs;
 
-typedef struct MjRelu2BwdArgs { /* dx = 2 max(x,0) dy, with the same outputs */
+/* dx = 2 max(x,0) dy, with the same outputs. With `gated` also dgate[n,k] = max(x,0)^2 . dy / gate[n,k] over row row_of[n,k]: of
+ * act = max(x,0)^2, y = act Wdown^T and dy = (gate dx_n) Wdown, where dx_n is the gradient of token n, that is y . dx_n. */
+typedef struct MjRelu2BwdArgs {
     const uint16_t *x, *dy; /* (R, F) */
     const int32_t *offset;
     uint16_t *dx;           /* (R, F) or NULL; may be dy */
     uint8_t *q, *qt;
     float *q_scale, *qt_scale;
     const float *tensor_scale;
+    const int32_t *slot_of; /* (R); this and the next two when gated, else NULL */
+    const float *gate;      /* (N, K) */
+    float *dgate;           /* (N, K): entries with a row are written; the trainer zeroes it before */
     int32_t rows, cols, experts, q_type, scale_mode;
     int32_t kmajor; /* as in permute */
+    int32_t gated;  /* variant */
+    int32_t slots;  /* N K, 0 unless gated */
 } MjRelu2BwdArgs;
 
 typedef struct MjQuantizeArgs { /* bf16 (rows, cols) -> fp8 in row blocks (q) and/or column blocks (qt); or per tensor */

@@ -10,7 +10,7 @@
 
 #define MJ_QUANT_RELU2 1     /* `transform`, as in MjAmaxArgs */
 #define MJ_QUANT_RELU2_BWD 2
-#define MJ_QUANT_GATED 3     /* gate x, and the product of y and x: combine's gradient */
+#define MJ_QUANT_GATED 3     /* gate x: combine's gradient */
 
 typedef struct MjQuantIn {
     const void *x;          /* (rows of x, cols) bf16, or f32 under MJ_T_F32 */
@@ -20,10 +20,12 @@ typedef struct MjQuantIn {
     int32_t used;           /* rows from here on are not touched */
     const int32_t *offset;  /* with slot_of: (experts + 1) */
     int32_t experts;
-    /* Under MJ_QUANT_GATED: the input is gate x, and dgate = y[row] . x[slot / top_k]. All of a row belongs to one block:
-     * a chunk's product is one fixed tree (four neighbours, then 32 sums by halves), chunks are added in order. */
-    const uint16_t *y;      /* (rows, cols) */
-    const float *gate;      /* of a slot */
+    const float *gate;      /* of a slot: under MJ_QUANT_GATED, and with `dots` */
+    /* 1, under MJ_QUANT_RELU2_BWD: dgate[slot] = max(x, 0)^2 . dy / gate[slot] of row r, slot = dot_slot[r] unless that is < 0.
+     * All of a row belongs to one block: a chunk's product is one fixed tree (four neighbours, then 32 sums by halves), chunks
+     * are added in order. */
+    int32_t dots;
+    const int32_t *dot_slot; /* (rows) */
     float *dgate;
 } MjQuantIn;
 
@@ -74,6 +76,19 @@ MJ_FN void mj_quant_load(MjLanes *x, const MjQuantIn *in, int64_t source, int32_
             x->v[l] = d.v[l] * (2.0f * positive);
         }
     }
+}
+
+/* max(x, 0) as above, for the product with what came out there, dy (2 max(x, 0)): twice what dgate wants. */
+MJ_FN void mj_quant_load_positive(MjLanes *x, const MjQuantIn *in, int64_t at, int32_t left)
+{
+    mj_load_bf16(x, (const uint16_t *)in->x + at, left);
+    MJ_FOR_LANES(l) x->v[l] = x->v[l] < 0.0f ? 0.0f : x->v[l];
+}
+/* A gate of zero has no gradient that dy could tell: all of dy is zeros. */
+MJ_FN void mj_quant_store_dot(const MjQuantIn *in, int32_t r, float twice)
+{
+    const int32_t slot = in->dot_slot[r];
+    if (slot >= 0) in->dgate[slot] = in->gate[slot] != 0.0f ? 0.5f * twice / in->gate[slot] : 0.0f;
 }
 
 #if MJ_CPU

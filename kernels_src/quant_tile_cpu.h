@@ -2,12 +2,12 @@
 #ifndef MJ_QUANT_TILE_CPU_H
 #define MJ_QUANT_TILE_CPU_H
 
-/* One chunk's part of y . x, in the order that a GPU's lanes of four columns add in. */
-MJ_FN float mj_quant_dot(const MjLanes *y, const MjLanes *x)
+/* One chunk's part of a row's product, in the order that a GPU's lanes of four columns add in. */
+MJ_FN float mj_quant_dot(const MjLanes *a, const MjLanes *b)
 {
     float s64[64], s32[32];
     MjLanes p;
-    MJ_FOR_LANES(l) p.v[l] = y->v[l] * x->v[l];
+    MJ_FOR_LANES(l) p.v[l] = a->v[l] * b->v[l];
     for (int32_t t = 0; t < 64; t++) s64[t] = p.v[2 * t] + p.v[2 * t + 1];
     for (int32_t t = 0; t < 32; t++) s32[t] = s64[2 * t] + s64[2 * t + 1];
     MJ_HALVE(s16, s32, 16, MJ_SUM_OF);
@@ -16,36 +16,29 @@ MJ_FN float mj_quant_dot(const MjLanes *y, const MjLanes *x)
     return (s4[0] + s4[2]) + (s4[1] + s4[3]);
 }
 
-/* x, row r's chunk of the input, becomes gate x; `dot` gets y . x added. */
-MJ_FN void mj_quant_gate(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c, float *dot)
-{
-    const float gate = in->gate[in->slot_of[r]];
-    MjLanes y;
-    mj_load_bf16(&y, in->y + (int64_t)r * out->cols + c, out->cols - c);
-    *dot += mj_quant_dot(&y, x);
-    MJ_FOR_LANES(l) x->v[l] *= gate;
-}
-
-/* `dot`: under MJ_QUANT_GATED. */
+/* `dot`, with in->dots, gets this chunk's part added. */
 MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c, float *dot)
 {
-    int32_t source = r;
+    int32_t source = r, slot = 0;
     if (in->slot_of != NULL) {
-        source = in->slot_of[r];
-        if (source < 0) {
+        slot = in->slot_of[r];
+        if (slot < 0) {
             *x = mj_lanes_zero();
             return;
         }
-        source /= in->top_k;
+        source = slot / in->top_k;
     }
     mj_quant_load(x, in, source, out->cols, c, out->cols - c);
-    if (in->transform == MJ_QUANT_GATED) mj_quant_gate(x, in, out, r, c, dot);
+    if (in->transform == MJ_QUANT_GATED) {
+        const float gate = in->gate[slot];
+        MJ_FOR_LANES(l) x->v[l] *= gate;
+    }
+    if (in->dots) {
+        MjLanes positive;
+        mj_quant_load_positive(&positive, in, (int64_t)r * out->cols + c, out->cols - c);
+        *dot += mj_quant_dot(x, &positive);
+    }
     if (!out->exact) MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));
-}
-
-MJ_FN void mj_quant_store_dot(const MjQuantIn *in, int32_t r, float dot)
-{
-    if (in->transform == MJ_QUANT_GATED && in->slot_of[r] >= 0) in->dgate[in->slot_of[r]] = dot;
 }
 
 /* Bf16, or one scale: nothing is shared between rows. */
@@ -59,7 +52,7 @@ MJ_FN void mj_quant_row(const MjQuantIn *in, const MjQuantOut *out, int32_t r)
         if (out->y != NULL) mj_store_bf16(out->y + at, &x, out->cols - c);
         if (out->type != MJ_T_BF16) mj_store_fp8(out->q + at, &x, out->tensor_inverse, out->cols - c, out->type);
     }
-    mj_quant_store_dot(in, r, dot);
+    if (in->dots) mj_quant_store_dot(in, r, dot);
 }
 
 /* Row i of a tile: its bf16 copy, its row block; remembered for the columns. */
@@ -113,7 +106,7 @@ MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, void *share
 }
 
 /* All tiles of 128 rows, for dgate. */
-MJ_FN void mj_quant_gated_rows(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0)
+MJ_FN void mj_quant_dotted_rows(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0)
 {
     float *dot = (float *)(void *)((uint16_t *)shared + MJ_TILE * MJ_TILE);
     for (int32_t i = 0; i < MJ_TILE; i++) dot[i] = 0.0f;
@@ -128,8 +121,8 @@ MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shar
         return;
     }
     const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE, tiles = (in->used + MJ_TILE - 1) / MJ_TILE;
-    if (in->transform == MJ_QUANT_GATED) {
-        MJ_FOR_ITEMS(t, tiles) mj_quant_gated_rows(in, out, shared, t * MJ_TILE);
+    if (in->dots) {
+        MJ_FOR_ITEMS(t, tiles) mj_quant_dotted_rows(in, out, shared, t * MJ_TILE);
         return;
     }
     MJ_FOR_ITEMS(t, tiles * strips) mj_quant_tile(in, out, shared, t / strips * MJ_TILE, t % strips * MJ_TILE);

@@ -18,6 +18,7 @@
 #define MJ_TILE_INVERSE(shared) ((float *)(MJ_TILE_MAX(shared) + MJ_TILE_WARPS * MJ_TILE))
 
 #define MJ_UNROLL _Pragma("unroll")
+#define MJ_ROLLED _Pragma("unroll 1") /* not worth the time to compile more code */
 #define MJ_ABS2 0x7fff7fffu
 #define MJ_LOW_F32(pair) mj_bits_f32((pair) << 16)
 #define MJ_HIGH_F32(pair) mj_bits_f32((pair) & 0xffff0000u)
@@ -28,72 +29,65 @@ typedef struct MjTileAt {
     bool inside;   /* this lane's columns are the matrix's */
 } MjTileAt;
 
-/* Row of the input for row r of the matrix, -1 where there are zeros. */
-MJ_FN int32_t mj_quant_source(const MjQuantIn *in, int32_t r)
-{
-    if (r >= in->used) return -1;
-    if (in->slot_of == NULL) return r;
-    const int32_t slot = in->slot_of[r];
-    return slot < 0 ? -1 : slot / in->top_k;
-}
-
-MJ_FN void mj_quant_read(uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at)
-{
-    const int32_t column = at->inside ? at->c : at->c - 4 * MJ_LANE; /* outside: column c, in place of zeros */
-    int32_t sources = 0;
-    if (in->slot_of != NULL) sources = mj_quant_source(in, at->first + MJ_LANE % MJ_WARP_ROWS);
-    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
-        const int32_t source = in->slot_of != NULL ? __shfl_sync(0xffffffffu, sources, i) : mj_quant_source(in, at->first + i);
-        MjLanes v; /* for zeros, row 0 is read: no branch parts the loads */
-        mj_quant_load(&v, in, source < 0 ? 0 : source, out->cols, column, MJ_WHOLE);
-        const uint2 packed = out->exact ? mj_pack_bf16_exact(&v) : mj_pack_bf16(&v);
-        x[i] = source < 0 || !at->inside ? make_uint2(0, 0) : packed;
-    }
-}
-
-/* One step towards sums over the lanes: a lane hands over the half of the rows that it stops working on. */
-MJ_FN void mj_quant_halve_rows(float v[MJ_WARP_ROWS], const int32_t half)
+/* Sums of 16 rows over the lanes, by halves: in each step a lane hands over the half of the rows that it stops working on.
+ * First rows i and i + 8, as soon as both are there; then the rest. Lane l gets the sum of row l / 2. */
+MJ_FN float mj_quant_hand_over(float low, float high, int32_t half)
 {
     const bool upper = (MJ_LANE & (2 * half)) != 0;
-    MJ_UNROLL for (int32_t i = 0; i < half; i++) {
-        const float mine = upper ? v[i + half] : v[i], theirs = upper ? v[i] : v[i + half];
-        v[i] = mine + __shfl_xor_sync(0xffffffffu, theirs, 2 * half);
-    }
+    return (upper ? high : low) + __shfl_xor_sync(0xffffffffu, upper ? low : high, 2 * half);
 }
-/* Sums of 16 rows over the lanes, by halves. Lane l gets that of row l / 2. */
-MJ_FN float mj_quant_row_sums(float v[MJ_WARP_ROWS])
+MJ_FN float mj_quant_row_sums(const float v[MJ_WARP_ROWS / 2])
 {
-    mj_quant_halve_rows(v, 8);
-    mj_quant_halve_rows(v, 4);
-    mj_quant_halve_rows(v, 2);
-    mj_quant_halve_rows(v, 1);
-    return v[0] + __shfl_xor_sync(0xffffffffu, v[0], 1);
+    const float a = mj_quant_hand_over(v[0], v[4], 4), b = mj_quant_hand_over(v[1], v[5], 4);
+    const float c = mj_quant_hand_over(v[2], v[6], 4), d = mj_quant_hand_over(v[3], v[7], 4);
+    const float sum = mj_quant_hand_over(mj_quant_hand_over(a, c, 2), mj_quant_hand_over(b, d, 2), 1);
+    return sum + __shfl_xor_sync(0xffffffffu, sum, 1);
 }
 
-/* What is gathered for the warp's rows: lane l's are of row l % 16. */
-typedef struct MjTileGate {
-    int32_t source; /* row of the input, -1: zeros */
+/* What a lane knows of a row of the matrix: the row of the input, -1 where there are zeros, and its gate. */
+typedef struct MjTileSource {
+    int32_t row;
     float gate;
-} MjTileGate;
-
-/* Under MJ_QUANT_GATED. Lane l gets this chunk's part of y . x for row l / 2. */
-MJ_FN float mj_quant_read_gated(uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at,
-                                const MjTileGate *gated)
+} MjTileSource;
+MJ_FN MjTileSource mj_quant_source(const MjQuantIn *in, int32_t r)
 {
-    const int32_t column = at->inside ? at->c : at->c - 4 * MJ_LANE; /* as in mj_quant_read */
-    float dot[MJ_WARP_ROWS];
-    MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
-        const int32_t source = __shfl_sync(0xffffffffu, gated->source, i);
-        const float gate = __shfl_sync(0xffffffffu, gated->gate, i);
-        MjLanes v, y;
-        mj_quant_load(&v, in, source < 0 ? 0 : source, out->cols, column, MJ_WHOLE);
-        mj_load_bf16(&y, in->y + (int64_t)(at->first + i) * out->cols + column, MJ_WHOLE);
-        dot[i] = at->inside ? (y.v[0] * v.v[0] + y.v[1] * v.v[1]) + (y.v[2] * v.v[2] + y.v[3] * v.v[3]) : 0.0f;
-        MJ_FOR_LANES(l) v.v[l] *= gate;
-        x[i] = source < 0 || !at->inside ? make_uint2(0, 0) : mj_pack_bf16(&v);
-        if (i % 8 == 7) mj_warp_sync(); /* keeps the loads of 8 rows in flight: those of 16 do not fit the registers */
+    if (in->dots) { /* groups are whole tiles */
+        const MjTileSource whole = {r, 0.0f};
+        return whole;
     }
-    return mj_quant_row_sums(dot);
+    const int32_t slot = r >= in->used ? -1 : in->slot_of != NULL ? in->slot_of[r] : r;
+    MjTileSource s = {slot < 0 || in->slot_of == NULL ? slot : slot / in->top_k, 0.0f};
+    if (in->transform == MJ_QUANT_GATED && slot >= 0) s.gate = in->gate[slot];
+    return s;
+}
+
+/* Lane l gets, with in->dots, this tile's part of the product of row l / 2 of the warp's. */
+MJ_FN float mj_quant_read(uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, const MjQuantOut *out, const MjTileAt *at)
+{
+    const int32_t column = at->inside ? at->c : at->c - 4 * MJ_LANE; /* outside: column c, in place of zeros */
+    float dot[MJ_WARP_ROWS / 2];
+    MjTileSource mine = {0, 0.0f};
+    if (in->slot_of != NULL) mine = mj_quant_source(in, at->first + MJ_LANE % MJ_WARP_ROWS);
+    MJ_UNROLL for (int32_t k = 0; k < MJ_WARP_ROWS; k++) {
+        const int32_t i = in->dots ? k / 2 + k % 2 * 8 : k;
+        const int32_t source = in->slot_of != NULL ? __shfl_sync(0xffffffffu, mine.row, i) : mj_quant_source(in, at->first + i).row;
+        MjLanes v; /* for zeros, row 0 is read: no branch parts the loads */
+        mj_quant_load(&v, in, source < 0 ? 0 : source, out->cols, column, MJ_WHOLE);
+        if (in->transform == MJ_QUANT_GATED) {
+            const float gate = __shfl_sync(0xffffffffu, mine.gate, i);
+            MJ_FOR_LANES(l) v.v[l] *= gate;
+        }
+        if (in->dots) {
+            MjLanes p;
+            mj_quant_load_positive(&p, in, (int64_t)(source < 0 ? 0 : source) * out->cols + column, MJ_WHOLE);
+            const float sum = at->inside ? (v.v[0] * p.v[0] + v.v[1] * p.v[1]) + (v.v[2] * p.v[2] + v.v[3] * p.v[3]) : 0.0f;
+            dot[k / 2] = k % 2 == 0 ? sum : mj_quant_hand_over(dot[k / 2], sum, 8);
+        }
+        const uint2 packed = out->exact ? mj_pack_bf16_exact(&v) : mj_pack_bf16(&v);
+        x[i] = source < 0 || !at->inside ? make_uint2(0, 0) : packed;
+        if (in->dots && k % 8 == 7) mj_warp_sync(); /* keeps the loads of 8 rows in flight: those of 16 do not fit the registers */
+    }
+    return in->dots ? mj_quant_row_sums(dot) : 0.0f;
 }
 
 /* Lane l gets what row l / 2 of the warp's rows is multiplied by, and stores that row's scale. The largest of 16 rows
@@ -185,7 +179,7 @@ MJ_FN void mj_quant_store_rows(const uint2 x[MJ_WARP_ROWS], float inverse, const
     const int64_t to = (int64_t)at->first * out->cols + at->c;
     MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
         const float by = out->mode == MJ_SCALE_BLOCK ? __shfl_sync(0xffffffffu, inverse, 2 * i) : inverse;
-        if (at->first + i >= in->used || !at->inside) continue;
+        if ((!in->dots && at->first + i >= in->used) || !at->inside) continue;
         const MjLanes v = {{MJ_LOW_F32(x[i].x), MJ_HIGH_F32(x[i].x), MJ_LOW_F32(x[i].y), MJ_HIGH_F32(x[i].y)}};
         if (out->y != NULL) mj_store_bf16(out->y + to + i * (int64_t)out->cols, &v, MJ_WHOLE);
         if (out->type != MJ_T_BF16 && out->q != NULL) mj_store_fp8(out->q + to + i * (int64_t)out->cols, &v, by, MJ_WHOLE, out->type);
@@ -205,36 +199,27 @@ MJ_FN void mj_quant_write(const uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, cons
     mj_quant_store_turned(x, by, out, at, shared);
 }
 
-/* Where this lane is in the tile. Columns are a multiple of 4, so that a lane's own are inside the matrix or outside together. */
-MJ_FN MjTileAt mj_quant_at(const MjQuantOut *out, int32_t row0, int32_t c)
-{
-    const MjTileAt at = {row0 + MJ_WARP_INDEX * MJ_WARP_ROWS, c, out->cols % MJ_TILE == 0 || c + 4 * MJ_LANE < out->cols};
-    return at;
-}
-
-/* One tile; every thread of the block. */
-MJ_FN void mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0, int32_t c)
+/* One tile; every thread of the block. Columns are a multiple of 4, so that a lane's own are inside the matrix or outside
+ * together. */
+MJ_FN float mj_quant_tile(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0, int32_t c)
 {
     uint2 x[MJ_WARP_ROWS];
-    const MjTileAt at = mj_quant_at(out, row0, c);
-    mj_quant_read(x, in, out, &at);
+    const MjTileAt at = {row0 + MJ_WARP_INDEX * MJ_WARP_ROWS, c, out->cols % MJ_TILE == 0 || c + 4 * MJ_LANE < out->cols};
+    const float dot = mj_quant_read(x, in, out, &at);
     mj_quant_write(x, in, out, &at, shared);
+    return dot;
 }
 
 /* All tiles of 128 rows, for dgate. */
-MJ_FN void mj_quant_gated_rows(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0)
+MJ_FN void mj_quant_dotted_rows(const MjQuantIn *in, const MjQuantOut *out, void *shared, int32_t row0)
 {
-    const int32_t first = row0 + MJ_WARP_INDEX * MJ_WARP_ROWS, slot = in->slot_of[first + MJ_LANE % MJ_WARP_ROWS];
-    const MjTileGate gated = {slot < 0 ? -1 : slot / in->top_k, slot < 0 ? 0.0f : in->gate[slot]};
-    const int32_t mine = __shfl_sync(0xffffffffu, slot, MJ_LANE / 2);
     float dot = 0.0f;
-    for (int32_t c = 0; c < out->cols; c += MJ_TILE) {
-        uint2 x[MJ_WARP_ROWS];
-        const MjTileAt at = mj_quant_at(out, row0, c);
-        dot += mj_quant_read_gated(x, in, out, &at, &gated);
-        mj_quant_write(x, in, out, &at, shared);
+    MJ_ROLLED for (int32_t c = 0; c < out->cols; c += MJ_TILE) {
+        asm volatile("" : "+r"(row0)); /* or the compiler keeps the addresses of all rows in registers */
+        dot += mj_quant_tile(in, out, shared, row0, c);
     }
-    if (MJ_LANE % 2 == 0 && mine >= 0) in->dgate[mine] = dot;
+    const int32_t r = row0 + MJ_WARP_INDEX * MJ_WARP_ROWS + MJ_LANE / 2;
+    if (MJ_LANE % 2 == 0 && r < in->used) mj_quant_store_dot(in, r, dot);
 }
 
 /* ---- the order of tiles in the routed layout ---- */
@@ -243,8 +228,6 @@ MJ_FN void mj_quant_gated_rows(const MjQuantIn *in, const MjQuantOut *out, void 
  * first, then the next few of every expert, ... What is worked on at one time comes from the same tokens, which L2 then has.
  * A few, because the copy along the rows is written a tile's 128 bytes at a time, and memory wants neighbours. */
 #define MJ_LEVEL_TILES 4
-
-#define MJ_ROLLED _Pragma("unroll 1") /* a few steps, once a tile: not worth the time to compile more code */
 
 /* Tiles of expert e (groups are whole tiles) that levels before `level` leave over; negative: they have room for more. */
 MJ_FN int32_t mj_tiles_left(const MjQuantIn *in, int32_t e, int32_t level)
@@ -295,13 +278,13 @@ MJ_FN int32_t mj_quant_gathered_row(const MjQuantIn *in, int32_t i)
 MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
 {
     const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE, tiles = (in->used + MJ_TILE - 1) / MJ_TILE;
-    if (in->transform == MJ_QUANT_GATED) {
-        MJ_FOR_ITEMS(t, tiles) mj_quant_gated_rows(in, out, shared, mj_quant_gathered_row(in, t));
+    if (in->dots) {
+        MJ_FOR_ITEMS(t, tiles) mj_quant_dotted_rows(in, out, shared, t * MJ_TILE);
         return;
     }
     MJ_FOR_ITEMS(t, tiles * strips) {
         const int32_t i = t / strips;
-        mj_quant_tile(in, out, shared, in->slot_of != NULL ? mj_quant_gathered_row(in, i) : i * MJ_TILE, t % strips * MJ_TILE);
+        (void)mj_quant_tile(in, out, shared, in->slot_of != NULL ? mj_quant_gathered_row(in, i) : i * MJ_TILE, t % strips * MJ_TILE);
     }
 }
 

@@ -59,6 +59,8 @@ static const MjOpShape routed[] = {{ROUTED}, {.tokens = 16384, .live = 16384, .w
 static const MjOpShape permute[] = {{ROUTED}, {ROUTED, E4M3, .only = 1}, {ROUTED, E4M3, .only = 2}, END};
 static const MjOpShape combine_bwd[] = {{ROUTED}, {ROUTED, E4M3, .only = 1}, END};
 static const MjOpShape tile[] = {{.rows = 524288, .cols = 384}, {.rows = 524288, .cols = 384, E4M3, .only = 1}, END};
+static const MjOpShape relu2_bwd[] = {{.rows = 524288, .cols = 384}, {.rows = 524288, .cols = 384, E4M3, .only = 1},
+                                      {.rows = 524288, .cols = 384, .experts = 64, E4M3, .only = 1, .gated = 1}, END};
 static const MjOpShape quantize[] = {{.rows = 65536, .cols = 768, E4M3, .only = 1}, {.rows = 65536, .cols = 768, E4M3, .only = 2},
                                      {.rows = 524288, .cols = 768, E4M3, .only = 1},
                                      {.rows = 65536, .cols = 768, .x_type = MJ_T_F32}, END};
@@ -87,8 +89,8 @@ const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id)
     case MJ_OP_COMBINE_FWD: return routed;
     case MJ_OP_COMBINE_BWD: return combine_bwd;
     case MJ_OP_PERMUTE: return permute;
-    case MJ_OP_RELU2_FWD:
-    case MJ_OP_RELU2_BWD: return tile;
+    case MJ_OP_RELU2_FWD: return tile;
+    case MJ_OP_RELU2_BWD: return relu2_bwd;
     case MJ_OP_QUANTIZE: return quantize;
     case MJ_OP_QUANTIZE_WEIGHT: return weight;
     case MJ_OP_AMAX: return amax;

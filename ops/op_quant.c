@@ -79,18 +79,28 @@ MJ_COUNT(b_e1, MjRelu2BwdArgs, a->experts + 1)
 MJ_COUNT(b_one, MjRelu2BwdArgs, a != NULL ? 1 : 0)
 MJ_COUNT(b_scale, MjRelu2BwdArgs, a->scale_mode == MJ_SCALE_TENSOR ? 1 : (int64_t)MJ_CEIL(a->cols, 128) * a->rows)
 MJ_COUNT(b_tscale, MjRelu2BwdArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->cols)
-MJ_COUNT(b_items, MjRelu2BwdArgs, TILE_ITEMS(a))
+MJ_COUNT(b_items, MjRelu2BwdArgs, a->gated ? MJ_CEIL(a->rows, 128) : TILE_ITEMS(a))
+MJ_COUNT(b_slots, MjRelu2BwdArgs, a->slots)
+static double b_length(const void *args) { return (double)((const MjRelu2BwdArgs *)args)->cols; }
+static size_t b_shared(MjFamily family, const void *args)
+{
+    return mj_quant_tile_shared(family, args) + (family == MJ_FAMILY_CPU ? 128 * sizeof(float) : 0); /* a sum for each row */
+}
 
 const MjOpRow mj_row_relu2_bwd = {
-    .id = MJ_OP_RELU2_BWD, .name = "relu2_bwd", .doc = "2 max(x, 0) dy, quantised in the same pass", .choose = b_template, .args_bytes = sizeof(MjRelu2BwdArgs),
-    .fields = {TILE_FIELDS(MjRelu2BwdArgs)},
+    .id = MJ_OP_RELU2_BWD, .name = "relu2_bwd", .doc = "2 max(x, 0) dy, quantised in the same pass, and the gates' gradient",
+    .choose = b_template, .args_bytes = sizeof(MjRelu2BwdArgs),
+    .fields = {TILE_FIELDS(MjRelu2BwdArgs), MJ_FIELD(MjRelu2BwdArgs, gated)},
     .phases = {{"relu2_bwd", MJ_WORK_ITEMS, b_items}},
-    .shared = mj_quant_tile_shared,
+    .shared = b_shared,
     .buffers = {MJ_BUFFER(MjRelu2BwdArgs, x, MJ_BUF_BF16, MJ_IN, b_rc, b_c),
                 MJ_BUFFER(MjRelu2BwdArgs, dy, MJ_BUF_BF16, MJ_IN, b_rc, b_c),
-                MJ_BUFFER(MjRelu2BwdArgs, dx, MJ_BUF_BF16, MJ_OUT, b_rc, b_c), TILE_OUTPUTS(MjRelu2BwdArgs, b)},
-    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_relu2_bwd, mj_fill_relu2_bwd, mj_ref_relu2_bwd, mj_length_none, mj_shapes_tile,
-                         mj_bench_tile),
+                MJ_BUFFER(MjRelu2BwdArgs, dx, MJ_BUF_BF16, MJ_OUT, b_rc, b_c), TILE_OUTPUTS(MjRelu2BwdArgs, b),
+                MJ_BUFFER(MjRelu2BwdArgs, slot_of, MJ_BUF_I32, MJ_IN, b_r, NULL),
+                MJ_BUFFER(MjRelu2BwdArgs, gate, MJ_BUF_F32, MJ_IN, b_slots, NULL),
+                MJ_BUFFER(MjRelu2BwdArgs, dgate, MJ_BUF_F32, MJ_INOUT, b_slots, NULL)},
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_relu2_bwd, mj_fill_relu2_bwd, mj_ref_relu2_bwd, b_length,
+                             mj_shapes_relu2_bwd, mj_bench_relu2_bwd),
 };
 
 MJ_COUNT(q_r, MjQuantizeArgs, a->rows)

@@ -259,7 +259,7 @@ MJ_COUNT(cb_e1, MjCombineBwdArgs, a->experts + 1)
 MJ_COUNT(cb_nk, MjCombineBwdArgs, (int64_t)a->tokens * a->top_k)
 MJ_COUNT(cb_nw, MjCombineBwdArgs, (int64_t)a->tokens * a->width)
 MJ_COUNT(cb_rw, MjCombineBwdArgs, (int64_t)a->rows * a->width)
-MJ_COUNT(cb_tiles, MjCombineBwdArgs, MJ_CEIL(a->rows, 128))
+MJ_COUNT(cb_items, MjCombineBwdArgs, (int64_t)MJ_CEIL(a->rows, 128) * MJ_CEIL(a->width, 128))
 MJ_COUNT(cb_scale, MjCombineBwdArgs, (int64_t)MJ_CEIL(a->width, 128) * a->rows)
 MJ_COUNT(cb_t, MjCombineBwdArgs, a->width * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->rows) : a->rows))
 MJ_COUNT(cb_tc, MjCombineBwdArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->rows) : a->width)
@@ -270,23 +270,17 @@ static const char *cb_template(MjFamily family, int arch, const void *args)
     (void)arch;
     return mj_quant_takes(family, a->width, a->q_type, a->kmajor) ? "combine_bwd" : NULL;
 }
-static size_t cb_shared(MjFamily family, const void *args)
-{
-    return mj_quant_tile_shared(family, args) + (family == MJ_FAMILY_CPU ? 128 * sizeof(float) : 0); /* a sum for each row */
-}
-static double cb_length(const void *args) { return (double)((const MjCombineBwdArgs *)args)->width; }
-static double cb_flops(const void *args) { return 3.0 * (double)cb_nk(args) * (double)cb_w(args); }
+static double cb_flops(const void *args) { return (double)cb_nk(args) * (double)cb_w(args); }
 
 const MjOpRow mj_row_combine_bwd = {
-    .id = MJ_OP_COMBINE_BWD, .name = "combine_bwd", .doc = "Gradient of combine, to the experts' rows, quantised in the same pass, and the gates",
+    .id = MJ_OP_COMBINE_BWD, .name = "combine_bwd", .doc = "Gradient of combine, to the experts' rows, quantised in the same pass",
     .choose = cb_template, .args_bytes = sizeof(MjCombineBwdArgs),
     .fields = {MJ_FIELD(MjCombineBwdArgs, tokens), MJ_FIELD(MjCombineBwdArgs, width), MJ_FIELD(MjCombineBwdArgs, experts),
                MJ_FIELD(MjCombineBwdArgs, top_k), MJ_FIELD(MjCombineBwdArgs, rows), MJ_FIELD(MjCombineBwdArgs, q_type),
                MJ_FIELD(MjCombineBwdArgs, scale_mode), MJ_FIELD(MjCombineBwdArgs, kmajor)},
-    .phases = {{"combine_bwd", MJ_WORK_ITEMS, cb_tiles}},
-    .shared = cb_shared,
+    .phases = {{"combine_bwd", MJ_WORK_ITEMS, cb_items}},
+    .shared = mj_quant_tile_shared,
     .buffers = {MJ_BUFFER(MjCombineBwdArgs, dx, MJ_BUF_F32, MJ_IN, cb_nw, cb_w),
-                MJ_BUFFER(MjCombineBwdArgs, y, MJ_BUF_BF16, MJ_IN, cb_rw, cb_w),
                 MJ_BUFFER(MjCombineBwdArgs, slot_of, MJ_BUF_I32, MJ_IN, cb_r, NULL),
                 MJ_BUFFER(MjCombineBwdArgs, offset, MJ_BUF_I32, MJ_IN, cb_e1, NULL),
                 MJ_BUFFER(MjCombineBwdArgs, gate, MJ_BUF_F32, MJ_IN, cb_nk, cb_k),
@@ -294,9 +288,8 @@ const MjOpRow mj_row_combine_bwd = {
                 MJ_BUFFER_BY(MjCombineBwdArgs, q, q_type, MJ_OUT, cb_rw, cb_w),
                 MJ_BUFFER(MjCombineBwdArgs, q_scale, MJ_BUF_F32, MJ_OUT, cb_scale, cb_r),
                 MJ_BUFFER_BY(MjCombineBwdArgs, qt, q_type, MJ_OUT, cb_t, cb_tc),
-                MJ_BUFFER(MjCombineBwdArgs, qt_scale, MJ_BUF_F32, MJ_OUT, cb_tscale, cb_w),
-                MJ_BUFFER(MjCombineBwdArgs, dgate, MJ_BUF_F32, MJ_INOUT, cb_nk, cb_k)},
+                MJ_BUFFER(MjCombineBwdArgs, qt_scale, MJ_BUF_F32, MJ_OUT, cb_tscale, cb_w)},
     .flops = cb_flops,
-    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_combine_bwd, mj_fill_combine_bwd, mj_ref_combine_bwd, cb_length,
+    .proof = MJ_OP_PROOF_FOR(mj_adapt_quant, mj_setup_combine_bwd, mj_fill_combine_bwd, mj_ref_combine_bwd, mj_length_none,
                              mj_shapes_combine_bwd, mj_bench_combine_bwd),
 };

@@ -133,7 +133,8 @@ void mj_ref_relu2_fwd(MjCase *c)
 void mj_setup_relu2_bwd(const MjOpShape *s, void *args)
 {
     *(MjRelu2BwdArgs *)args = (MjRelu2BwdArgs){.rows = s->rows, .cols = s->cols, .experts = s->experts, .q_type = s->q_type,
-                                               .scale_mode = s->scale_mode, .kmajor = s->kmajor};
+                                               .scale_mode = s->scale_mode, .kmajor = s->kmajor, .gated = s->gated,
+                                               .slots = s->gated ? s->rows : 0};
 }
 void mj_fill_relu2_bwd(MjCase *c)
 {
@@ -141,6 +142,30 @@ void mj_fill_relu2_bwd(MjCase *c)
     if (a->experts == 0) mj_case_drop(c, "offset");
     fill_matrix(c, "dy", a->offset, a->rows, a->cols);
     mj_ref_drop_outputs(c, "dx", a->q_type, a->scale_mode);
+    if (!a->gated) {
+        mj_case_drop(c, "slot_of");
+        mj_case_drop(c, "gate");
+        mj_case_drop(c, "dgate");
+    }
+    for (int64_t r = 0; a->gated && r < a->rows; r++) { /* as many slots as rows; some rows are padding, some gates zero */
+        mj_case_set(c, "slot_of", r, mj_case_random(c, 8) == 0 ? -1.0 : (double)(a->rows - 1 - r));
+        mj_case_set(c, "gate", r, mj_case_random(c, 16) == 0 ? 0.0 : mj_case_uniform(c, 0.01, 1.0));
+    }
+}
+/* Row r's part in the gradient of its gate. */
+static void gate_gradient(MjCase *c, const MjRelu2BwdArgs *a, int64_t r)
+{
+    const int64_t slot = a->slot_of[r];
+    double sum = 0.0, size = 0.0;
+    if (slot < 0) return;
+    const double gate = (double)a->gate[slot];
+    for (int64_t i = r * a->cols; i < (r + 1) * a->cols; i++) {
+        const double term = relu2(mj_case_in(c, "x", i)) * mj_case_in(c, "dy", i);
+        sum += term;
+        size += fabs(term);
+    }
+    if (gate == 0.0) mj_case_want_within(c, "dgate", slot, 0.0, 0.0);
+    else mj_case_want(c, "dgate", slot, sum / gate, size / gate);
 }
 void mj_ref_relu2_bwd(MjCase *c)
 {
@@ -151,6 +176,7 @@ void mj_ref_relu2_bwd(MjCase *c)
         const double x = mj_case_in(c, "x", i);
         dx[i] = mj_ref_round_bf16(x > 0.0 ? (double)(float)(2.0 * x * mj_case_in(c, "dy", i)) : 0.0);
     }
+    for (int64_t r = 0; a->gated && r < used; r = mj_case_next(c, r, used, 128)) gate_gradient(c, a, r);
     mj_ref_quantise(c, &(MjRefTile){"dx", dx, used, a->rows, a->cols, a->q_type, a->scale_mode, a->kmajor, a->offset == NULL,
                                     a->tensor_scale});
     free(dx);

@@ -91,6 +91,22 @@ const MjOpShape mj_shapes_tile[] = {
 const MjOpShape mj_bench_tile[] = {{.rows = 4096, .cols = 1024},
                                    {.rows = 8192, .cols = 512, .experts = 8, E4M3_BLOCK, .only = 1}, END};
 
+const MjOpShape mj_shapes_relu2_bwd[] = {
+    {.rows = 17, .cols = 200},
+    {.rows = 17, .cols = 200, E4M3_BLOCK},
+    {.rows = 200, .cols = 130, E4M3_BLOCK, .only = 1},
+    {.rows = 512, .cols = 96, .experts = 2, .route = 2, .gated = 1},
+    {.rows = 640, .cols = 384, .experts = 3, E4M3_BLOCK, .only = 1, .gated = 1},
+    {.rows = 768, .cols = 200, .experts = 4, E4M3_BLOCK, .only = 2, .gated = 1},
+    {.rows = 512, .cols = 256, .experts = 4, E5M2_TENSOR, .gated = 1},
+    {.rows = 512, .cols = 256, .experts = 4, E4M3_TENSOR},
+    {.rows = 33, .cols = 67, E5M2_TENSOR},
+    {.rows = 1, .cols = 1, E4M3_BLOCK},
+    END,
+};
+const MjOpShape mj_bench_relu2_bwd[] = {{.rows = 4096, .cols = 1024},
+                                        {.rows = 8192, .cols = 512, .experts = 8, E4M3_BLOCK, .only = 1, .gated = 1}, END};
+
 const MjOpShape mj_shapes_quantize[] = {
     {.rows = 17, .cols = 200, .x_type = MJ_T_F32},
     {.rows = 17, .cols = 200, E4M3_BLOCK},
@@ -154,7 +170,7 @@ static const MjOpField names[] = {
     NAME(tokens), NAME(live), NAME(width), NAME(heads), NAME(head_dim), NAME(window), NAME(vocab), NAME(vocab_used),
     NAME(experts), NAME(top_k), NAME(capacity), NAME(rows), NAME(cols), NAME(out), NAME(in), NAME(m), NAME(n), NAME(k),
     NAME(layout), NAME(group), NAME(a_type), NAME(b_type), NAME(c_type), NAME(scale_mode), NAME(epilogue), NAME(q_type),
-    NAME(x_type), NAME(transform), NAME(kmajor), NAME(route), NAME(only), NAME(count),
+    NAME(x_type), NAME(transform), NAME(kmajor), NAME(gated), NAME(route), NAME(only), NAME(count),
 };
 enum { NAMES = sizeof names / sizeof *names };
 _Static_assert(sizeof(MjOpShape) == NAMES * sizeof(int32_t), "every number of a shape has a name");

@@ -11,9 +11,9 @@ static int rmsnorm_bwd(MjModel *m, const float *x, const float *rstd, const floa
     return MJ_OP(m->ops, MJ_OP_RMSNORM_BWD, &a, what, err);
 }
 
-/* dpre = dact * relu2'(pre), from m->s.dact to `out` (fp8, or bf16 in place). */
-static int relu2_bwd(MjModel *m, const uint16_t *pre, MjOperand *out, int32_t rows, const MjGroups *g, const char *what,
-                     MjError *err) {
+/* dpre = dact * relu2'(pre), from m->s.dact to `out` (fp8, or bf16 in place). Of routed experts (e, else NULL) also dgate. */
+static int relu2_bwd(MjModel *m, const uint16_t *pre, MjOperand *out, int32_t rows, const MjGroups *g, const MjRouted *e,
+                     const char *what, MjError *err) {
     int rc = mj_linear_amax(m, out, pre, m->s.dact, MJ_T_BF16, rows, 2, g, what, err);
     if (rc != 0) return rc;
     bool tensor = m->d.tensor_recipe;
@@ -30,6 +30,13 @@ static int relu2_bwd(MjModel *m, const uint16_t *pre, MjOperand *out, int32_t ro
         a.tensor_scale = tensor ? out->q_scale : NULL;
         a.scale_mode = tensor ? MJ_SCALE_TENSOR : MJ_SCALE_BLOCK;
     }
+    if (e != NULL) {
+        a.slot_of = e->slot_of;
+        a.gate = e->gate;
+        a.dgate = m->s.dgate;
+        a.gated = 1;
+        a.slots = m->tokens * m->d.top_k;
+    }
     return MJ_OP(m->ops, MJ_OP_RELU2_BWD, &a, what, err);
 }
 
@@ -37,12 +44,12 @@ static int relu2_bwd(MjModel *m, const uint16_t *pre, MjOperand *out, int32_t ro
  * gradient after it share the fp8 scratch, one after the other. */
 static int mlp_bwd(MjModel *m, const MjOperand *dy, const MjWeight *up, const MjWeight *down, const uint16_t *pre,
                    const MjOperand *act, const MjOperand *x, void *dx, int32_t dx_type, int32_t rows, const MjGroups *g,
-                   MjError *err) {
+                   const MjRouted *e, MjError *err) {
     int rc = 0;
     MJ_TRY(mj_linear_dgrad(m, dy, down, m->s.dact, MJ_T_BF16, rows, g, err));
     MJ_TRY(mj_linear_wgrad(m, dy, act, down, rows, g, err));
     MjOperand dpre = mj_linear_gradient(m, act->type != MJ_T_BF16, m->s.dact, act->cols);
-    MJ_TRY(relu2_bwd(m, pre, &dpre, rows, g, up->name, err));
+    MJ_TRY(relu2_bwd(m, pre, &dpre, rows, g, e, up->name, err));
     MJ_TRY(mj_linear_dgrad(m, &dpre, up, dx, dx_type, rows, g, err));
     MJ_TRY(mj_linear_wgrad(m, &dpre, x, up, rows, g, err));
 out:
@@ -55,7 +62,7 @@ static int ffn_bwd(MjModel *m, MjLayer *l, void *dx, int32_t dx_type, MjError *e
     int rc = mj_linear_quantize(m, &dy, m->dx, MJ_T_F32, m->tokens, NULL, "mlp gradient", err);
     if (rc != 0) return rc;
     return mlp_bwd(m, &dy, &l->ffn.up, &l->ffn.down, l->ffn.pre, &l->ffn.act, &l->ffn_in, dx, dx_type, m->tokens, NULL,
-                   err);
+                   NULL, err);
 }
 
 static int router_bwd(MjModel *m, MjLayer *l, MjError *err) {
@@ -69,14 +76,14 @@ static int router_bwd(MjModel *m, MjLayer *l, MjError *err) {
     return MJ_OP(m->ops, MJ_OP_ROUTER_BWD, &a, "router", err);
 }
 
-/* dy and dgate from the residual's gradient. Under recipe block dy is quantised where it is made and has no bf16 copy; one
+/* dy from the residual's gradient. Under recipe block dy is quantised where it is made and has no bf16 copy; one
  * scale for all of it is known only after all of it. */
 static int combine_bwd(MjModel *m, MjRouted *e, MjOperand *dy, const MjGroups *g, MjError *err) {
     const MjDims *d = &m->d;
     const bool fused = dy->type != MJ_T_BF16 && !d->tensor_recipe;
-    MjCombineBwdArgs c = {.dx = m->dx, .y = e->y, .slot_of = e->slot_of, .offset = e->offset, .gate = e->gate,
-                          .dgate = m->s.dgate, .tokens = m->tokens, .width = d->width, .experts = d->experts,
-                          .top_k = d->top_k, .rows = m->rows, .q_type = fused ? dy->type : MJ_T_BF16,
+    MjCombineBwdArgs c = {.dx = m->dx, .slot_of = e->slot_of, .offset = e->offset, .gate = e->gate,
+                          .tokens = m->tokens, .width = d->width, .experts = d->experts, .top_k = d->top_k,
+                          .rows = m->rows, .q_type = fused ? dy->type : MJ_T_BF16,
                           .scale_mode = fused ? MJ_SCALE_BLOCK : MJ_SCALE_NONE,
                           .kmajor = fused && mj_linear_kmajor(m, dy->type)};
     if (fused) {
@@ -102,8 +109,8 @@ static int routed_bwd(MjModel *m, MjLayer *l, MjError *err) {
     }
     MjOperand dy = mj_linear_gradient(m, e->act.type != MJ_T_BF16, m->s.dy, d->width);
     MJ_TRY(combine_bwd(m, e, &dy, &g, err));
-    MJ_TRY(mlp_bwd(m, &dy, &e->up, &e->down, e->pre, &e->act, &e->x, m->s.dx_routed, MJ_T_BF16, m->rows, &g, err));
-    MjPermuteBwdArgs p = {.dout = m->s.dx_routed, .row_of = e->row_of, .dx = m->s.dx_a, .tokens = m->tokens,
+    MJ_TRY(mlp_bwd(m, &dy, &e->up, &e->down, e->pre, &e->act, &e->x, m->s.routed, MJ_T_BF16, m->rows, &g, e, err));
+    MjPermuteBwdArgs p = {.dout = m->s.routed, .row_of = e->row_of, .dx = m->s.dx_a, .tokens = m->tokens,
                           .width = d->width, .top_k = d->top_k, .rows = m->rows};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_PERMUTE_BWD, &p, "permute", err));
     MJ_TRY(router_bwd(m, l, err));

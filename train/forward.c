@@ -114,10 +114,10 @@ static int moe(MjModel *m, MjLayer *l, float *x_out, MjError *err) {
     MJ_TRY(permute(m, l, err));
     MJ_TRY(mj_linear_forward(m, &e->x, &e->up, e->pre, MJ_T_BF16, MJ_EPI_STORE, m->rows, &g, err));
     MJ_TRY(relu2(m, e->pre, &e->act, m->rows, &g, "expert relu2", err));
-    MJ_TRY(mj_linear_forward(m, &e->act, &e->down, e->y, MJ_T_BF16, MJ_EPI_STORE, m->rows, &g, err));
+    MJ_TRY(mj_linear_forward(m, &e->act, &e->down, m->s.routed, MJ_T_BF16, MJ_EPI_STORE, m->rows, &g, err));
     bool shared = m->d.ffn_hidden > 0;
     if (shared) MJ_TRY(ffn(m, l, m->s.ffn_out, MJ_T_BF16, MJ_EPI_STORE, err));
-    MjCombineFwdArgs c = {.y = e->y, .shared = shared ? m->s.ffn_out : NULL, .row_of = e->row_of, .gate = e->gate,
+    MjCombineFwdArgs c = {.y = m->s.routed, .shared = shared ? m->s.ffn_out : NULL, .row_of = e->row_of, .gate = e->gate,
                           .x = x_out, .tokens = m->tokens, .width = m->d.width, .top_k = m->d.top_k, .rows = m->rows};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_COMBINE_FWD, &c, "combine", err));
 out:

@@ -19,7 +19,7 @@ size_t mj_memory_predict(const MjDims *d, bool kmajor) {
     double layer = n * w * (4 + 4 + 6 + 2 + 2 + 2 + 2);              /* x_in, x_mid, qkv, q, k, attention, h2 */
     layer += n * w * linear_operand + (lin ? n * w * fp8 : 0);       /* inputs of qkv and of the output projection */
     layer += n * f * (2 + mlp_operand) + (mlp && f > 0 ? n * w * fp8 : 0);
-    layer += r * w * (2 + mlp_operand) + r * g * (2 + mlp_operand);  /* routed: in, out, hidden, activation */
+    layer += r * w * mlp_operand + r * g * (2 + mlp_operand);        /* routed: in, hidden, activation */
     layer += n * (8 + 12 * heads) + (moe ? n * (4 * e + 12 * k) + 4 * r : 0);
 
     /* the ends: embedded, x_last, dx in f32; head input in bf16; two norms; tokens, targets, positions of a step */

@@ -144,7 +144,7 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     s->dx_a = take_bf16(b, n * w, "branch gradient");
     s->dx_b = take_bf16(b, d->experts > 0 ? n * w : 0, "router's input gradient");
     s->dx_f32 = take_f32(b, n * w, "branch gradient");
-    s->dx_routed = take_bf16(b, r * w, "routed gradient");
+    s->routed = take_bf16(b, r * w, "expert outputs, input gradients");
     s->dq = take_f32(b, n * w, "query gradient");
     s->dk = take_f32(b, n * w, "key gradient");
     s->dv = take_f32(b, n * w, "value gradient");
@@ -175,7 +175,6 @@ static void build_routed(Builder *b, MjRouted *e, int64_t n, int64_t r) {
     e->x = saved_operand(b, d->fp8_experts, r, d->width, NULL, "expert inputs");
     e->pre = take_bf16(b, r * d->hidden, "expert hidden");
     e->act = saved_operand(b, d->fp8_experts, r, d->hidden, NULL, "expert activations");
-    e->y = take_bf16(b, r * d->width, "expert outputs");
 }
 
 static void build_layer(Builder *b, MjLayer *l, int64_t n, int64_t r) {

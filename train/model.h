@@ -57,7 +57,6 @@ typedef struct MjRouted {
     MjOperand x;      /* (R, W) permuted */
     uint16_t *pre;    /* (R, F) */
     MjOperand act;    /* (R, F) */
-    uint16_t *y;      /* (R, W) */
 } MjRouted;
 
 typedef struct MjLayer {
@@ -83,7 +82,7 @@ typedef struct MjScratch {
     uint16_t *dact;              /* (max rows, F) */
     uint16_t *dx_a, *dx_b;       /* (N, W) */
     float *dx_f32;               /* (N, W) */
-    uint16_t *dx_routed;         /* (R, W) */
+    uint16_t *routed;            /* (R, W): outputs of a layer's experts; backward, their inputs' gradient */
     float *dq, *dk, *dv, *delta; /* (N, H, D) x 3, (H, N) */
     uint16_t *dqkv;              /* (N, 3, H, D) */
     float *dgate, *dlogit, *router_partial; /* (N, K), (N, E), (ceil(N/256), E, W) */
