@@ -12,10 +12,12 @@
 
 #define MJ_TILE_WARPS 8
 #define MJ_WARP_ROWS (MJ_TILE / MJ_TILE_WARPS)
-/* scratch: the transposed tile; the largest of each column that each warp saw; what columns are multiplied by */
+/* scratch: the transposed tile; the largest of each column that each warp saw; what columns are multiplied by; of gathered rows
+ * the largest group and the offsets */
 #define MJ_TILE_TURNED(shared) ((uint8_t *)(shared))
 #define MJ_TILE_MAX(shared) ((uint16_t *)((uint8_t *)(shared) + MJ_TILE * MJ_TILE))
 #define MJ_TILE_INVERSE(shared) ((float *)(MJ_TILE_MAX(shared) + MJ_TILE_WARPS * MJ_TILE))
+#define MJ_TILE_OFFSET(shared) ((int32_t *)(MJ_TILE_INVERSE(shared) + MJ_TILE))
 
 #define MJ_UNROLL _Pragma("unroll")
 #define MJ_ROLLED _Pragma("unroll 1") /* not worth the time to compile more code */
@@ -222,70 +224,36 @@ MJ_FN void mj_quant_dotted_rows(const MjQuantIn *in, const MjQuantOut *out, void
     if (MJ_LANE % 2 == 0 && r < in->used) mj_quant_store_dot(in, r, dot);
 }
 
-/* ---- the order of tiles in the routed layout ---- */
-
-/* An expert's rows are its tokens in order, and a token is with several experts: so the first few tiles of every expert come
- * first, then the next few of every expert, ... What is worked on at one time comes from the same tokens, which L2 then has.
- * A few, because the copy along the rows is written a tile's 128 bytes at a time, and memory wants neighbours. */
-#define MJ_LEVEL_TILES 4
-
-/* Tiles of expert e (groups are whole tiles) that levels before `level` leave over; negative: they have room for more. */
-MJ_FN int32_t mj_tiles_left(const MjQuantIn *in, int32_t e, int32_t level)
+/* The tiles that most experts have first: the first of every expert, the second of every expert, ... An expert's rows are
+ * its tokens in order, so what is worked on at one time comes from the same tokens, which are then in the L2 cache. Where an
+ * expert starts is kept in shared memory: one load less that a tile's loads wait for. */
+MJ_FN void mj_quant_gathered_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
 {
-    return (in->offset[e + 1] - in->offset[e]) / MJ_TILE - level * MJ_LEVEL_TILES;
-}
-MJ_FN int32_t mj_tiles_of_level(int32_t left) { return left < 0 ? 0 : left < MJ_LEVEL_TILES ? left : MJ_LEVEL_TILES; }
-
-/* The first row of tile i in that order; each i below used / 128 has its own. Every lane of the warp takes part. */
-MJ_FN int32_t mj_quant_gathered_row(const MjQuantIn *in, int32_t i)
-{
-    int32_t low = 0, high = in->used / (MJ_TILE * MJ_LEVEL_TILES); /* levels that i may be in */
-    int32_t level = i / (in->experts * MJ_LEVEL_TILES);            /* where it is when all experts have as many tiles */
-    int32_t here = 0, rank = -1; /* tiles of this lane's experts in the level; i's place among them */
-    MJ_ROLLED while (low <= high) {
-        int32_t before = 0; /* tiles of earlier levels */
-        here = 0;
-        MJ_ROLLED for (int32_t e = MJ_LANE; e < in->experts; e += 32) {
-            const int32_t left = mj_tiles_left(in, e, level);
-            before += level * MJ_LEVEL_TILES + (left < 0 ? left : 0);
-            here += mj_tiles_of_level(left);
-        }
-        int32_t upto = here; /* of this lane and those before it */
-        MJ_ROLLED for (int32_t by = 1; by < 32; by *= 2) {
-            const int32_t lower = __shfl_up_sync(0xffffffffu, upto, (unsigned)by);
-            upto += MJ_LANE >= by ? lower : 0;
-            before += __shfl_xor_sync(0xffffffffu, before, by);
-        }
-        rank = i - before;
-        if (rank < 0) high = level - 1;
-        else if (rank >= __shfl_sync(0xffffffffu, upto, 31)) low = level + 1;
-        else {
-            rank -= upto - here;
-            break;
-        }
-        level = (low + high) / 2;
+    const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE;
+    int32_t *most = MJ_TILE_OFFSET(shared), *offset = most + 1; /* rows of any expert; (experts + 1) */
+    if (MJ_BLOCK_LEADER) *most = 0;
+    MJ_FOR_THREADS(e, in->experts + 1) offset[e] = in->offset[e];
+    mj_barrier();
+    MJ_FOR_THREADS(e, in->experts) atomicMax(most, offset[e + 1] - offset[e]);
+    mj_barrier();
+    MJ_FOR_ITEMS(t, *most / MJ_TILE * in->experts * strips) { /* groups are whole tiles */
+        const int32_t i = t / strips, e = i % in->experts, row0 = offset[e] + i / in->experts * MJ_TILE;
+        if (row0 < offset[e + 1]) mj_quant_tile(in, out, shared, row0, t % strips * MJ_TILE);
     }
-    int32_t row = 0;
-    const bool owner = rank >= 0 && rank < here;
-    MJ_ROLLED for (int32_t e = MJ_LANE; owner && e < in->experts; e += 32) {
-        const int32_t tiles = mj_tiles_of_level(mj_tiles_left(in, e, level));
-        if (rank >= 0 && rank < tiles) row = in->offset[e] + (level * MJ_LEVEL_TILES + rank) * MJ_TILE;
-        rank -= tiles;
-    }
-    return __shfl_sync(0xffffffffu, row, mj_lowest_bit(__ballot_sync(0xffffffffu, owner)));
 }
 
 MJ_FN void mj_quant_tiles(const MjQuantIn *in, const MjQuantOut *out, void *shared, uint32_t mj_block, uint32_t mj_grid)
 {
     const int32_t strips = (out->cols + MJ_TILE - 1) / MJ_TILE, tiles = (in->used + MJ_TILE - 1) / MJ_TILE;
+    if (in->slot_of != NULL) {
+        mj_quant_gathered_tiles(in, out, shared, mj_block, mj_grid);
+        return;
+    }
     if (in->dots) {
         MJ_FOR_ITEMS(t, tiles) mj_quant_dotted_rows(in, out, shared, t * MJ_TILE);
         return;
     }
-    MJ_FOR_ITEMS(t, tiles * strips) {
-        const int32_t i = t / strips;
-        (void)mj_quant_tile(in, out, shared, in->slot_of != NULL ? mj_quant_gathered_row(in, i) : i * MJ_TILE, t % strips * MJ_TILE);
-    }
+    MJ_FOR_ITEMS(t, tiles * strips) mj_quant_tile(in, out, shared, t / strips * MJ_TILE, t % strips * MJ_TILE);
 }
 
 #endif

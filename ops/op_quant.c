@@ -8,6 +8,11 @@ size_t mj_quant_tile_shared(MjFamily family, const void *args)
     return family == MJ_FAMILY_CPU ? 128 * 128 * 2 : 128 * 128 + 8 * 128 * sizeof(uint16_t) + 128 * sizeof(float);
 }
 
+size_t mj_quant_gather_shared(MjFamily family, const void *args, int32_t experts)
+{
+    return mj_quant_tile_shared(family, args) + (family == MJ_FAMILY_CPU ? 0 : ((size_t)experts + 2) * sizeof(int32_t));
+}
+
 /* Fp8 operands of a GPU's matrix kernels run along K, those of a CPU's as the layout says; see MJ_KMAJOR_STRIDE. */
 static bool along_rows(MjFamily family, int32_t q_type) { return family != MJ_FAMILY_CPU && q_type != MJ_T_BF16; }
 bool mj_quant_takes(MjFamily family, int32_t cols, int32_t q_type, int32_t kmajor)

@@ -184,6 +184,11 @@ MJ_COUNT(pf_scale_cols, MjPermuteArgs, a->rows)
 MJ_COUNT(pf_tscale, MjPermuteArgs, (int64_t)MJ_CEIL(a->rows, 128) * a->width)
 MJ_COUNT(pf_one, MjPermuteArgs, a != NULL ? 1 : 0)
 
+static size_t pf_shared(MjFamily family, const void *args)
+{
+    return mj_quant_gather_shared(family, args, ((const MjPermuteArgs *)args)->experts);
+}
+
 const MjOpRow mj_row_permute = {
     .id = MJ_OP_PERMUTE, .name = "permute", .doc = "Tokens gathered into the routed layout, quantised in the same pass", .choose = pf_template,
     .args_bytes = sizeof(MjPermuteArgs),
@@ -191,7 +196,7 @@ const MjOpRow mj_row_permute = {
                MJ_FIELD(MjPermuteArgs, top_k), MJ_FIELD(MjPermuteArgs, rows), MJ_FIELD(MjPermuteArgs, q_type),
                MJ_FIELD(MjPermuteArgs, scale_mode), MJ_FIELD(MjPermuteArgs, kmajor)},
     .phases = {{"permute", MJ_WORK_ITEMS, pf_items}},
-    .shared = mj_quant_tile_shared,
+    .shared = pf_shared,
     .buffers = {MJ_BUFFER(MjPermuteArgs, x, MJ_BUF_BF16, MJ_IN, pf_nw, pf_w),
                 MJ_BUFFER(MjPermuteArgs, slot_of, MJ_BUF_I32, MJ_IN, pf_r, NULL),
                 MJ_BUFFER(MjPermuteArgs, offset, MJ_BUF_I32, MJ_IN, pf_e1, NULL),
@@ -270,6 +275,10 @@ static const char *cb_template(MjFamily family, int arch, const void *args)
     (void)arch;
     return mj_quant_takes(family, a->width, a->q_type, a->kmajor) ? "combine_bwd" : NULL;
 }
+static size_t cb_shared(MjFamily family, const void *args)
+{
+    return mj_quant_gather_shared(family, args, ((const MjCombineBwdArgs *)args)->experts);
+}
 static double cb_flops(const void *args) { return (double)cb_nk(args) * (double)cb_w(args); }
 
 const MjOpRow mj_row_combine_bwd = {
@@ -279,7 +288,7 @@ const MjOpRow mj_row_combine_bwd = {
                MJ_FIELD(MjCombineBwdArgs, top_k), MJ_FIELD(MjCombineBwdArgs, rows), MJ_FIELD(MjCombineBwdArgs, q_type),
                MJ_FIELD(MjCombineBwdArgs, scale_mode), MJ_FIELD(MjCombineBwdArgs, kmajor)},
     .phases = {{"combine_bwd", MJ_WORK_ITEMS, cb_items}},
-    .shared = mj_quant_tile_shared,
+    .shared = cb_shared,
     .buffers = {MJ_BUFFER(MjCombineBwdArgs, dx, MJ_BUF_F32, MJ_IN, cb_nw, cb_w),
                 MJ_BUFFER(MjCombineBwdArgs, slot_of, MJ_BUF_I32, MJ_IN, cb_r, NULL),
                 MJ_BUFFER(MjCombineBwdArgs, offset, MJ_BUF_I32, MJ_IN, cb_e1, NULL),

@@ -5,6 +5,7 @@
 #include "ops/op_row.h"
 
 size_t mj_quant_tile_shared(MjFamily family, const void *args);
+size_t mj_quant_gather_shared(MjFamily family, const void *args, int32_t experts); /* where rows are gathered */
 bool mj_quant_takes(MjFamily family, int32_t cols, int32_t q_type, int32_t kmajor); /* the family's quantisers do */
 void mj_adapt_quant(MjFamily family, MjOpShape *shape);
 
