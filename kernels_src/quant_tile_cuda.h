@@ -46,6 +46,9 @@ MJ_FN float mj_quant_row_sums(const float v[MJ_WARP_ROWS / 2])
     return sum + __shfl_xor_sync(0xffffffffu, sum, 1);
 }
 
+/* Whether row r is one of those in use. In the routed layout groups are whole tiles, and nobody need ask. */
+MJ_FN bool mj_quant_in_use(const MjQuantIn *in, int32_t r) { return in->dots || in->slot_of != NULL || r < in->used; }
+
 /* What a lane knows of a row of the matrix: the row of the input, -1 where there are zeros, and its gate. */
 typedef struct MjTileSource {
     int32_t row;
@@ -53,11 +56,7 @@ typedef struct MjTileSource {
 } MjTileSource;
 MJ_FN MjTileSource mj_quant_source(const MjQuantIn *in, int32_t r)
 {
-    if (in->dots) { /* groups are whole tiles */
-        const MjTileSource whole = {r, 0.0f};
-        return whole;
-    }
-    const int32_t slot = r >= in->used ? -1 : in->slot_of != NULL ? in->slot_of[r] : r;
+    const int32_t slot = !mj_quant_in_use(in, r) ? -1 : in->slot_of != NULL ? in->slot_of[r] : r;
     MjTileSource s = {slot < 0 || in->slot_of == NULL ? slot : slot / in->top_k, 0.0f};
     if (in->transform == MJ_QUANT_GATED && slot >= 0) s.gate = in->gate[slot];
     return s;
@@ -115,7 +114,7 @@ MJ_FN float mj_quant_row_scales(const uint2 x[MJ_WARP_ROWS], const MjQuantIn *in
     const float amax = MJ_LANE < 16 ? MJ_LOW_F32(m[0]) : MJ_HIGH_F32(m[0]);
     const float scale = mj_fp8_scale(amax, out->type);
     const int32_t r = at->first + MJ_LANE / 2;
-    if (MJ_LANE % 2 == 0 && r < in->used) out->q_scale[(int64_t)(at->c / MJ_TILE) * out->rows + r] = scale;
+    if (MJ_LANE % 2 == 0 && mj_quant_in_use(in, r)) out->q_scale[(int64_t)(at->c / MJ_TILE) * out->rows + r] = scale;
     return mj_fp8_inverse(scale);
 }
 
@@ -181,7 +180,7 @@ MJ_FN void mj_quant_store_rows(const uint2 x[MJ_WARP_ROWS], float inverse, const
     const int64_t to = (int64_t)at->first * out->cols + at->c;
     MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
         const float by = out->mode == MJ_SCALE_BLOCK ? __shfl_sync(0xffffffffu, inverse, 2 * i) : inverse;
-        if ((!in->dots && at->first + i >= in->used) || !at->inside) continue;
+        if ((!in->dots && at->first + i >= in->used) || !at->inside) continue; /* also where it is known: or permute spills */
         const MjLanes v = {{MJ_LOW_F32(x[i].x), MJ_HIGH_F32(x[i].x), MJ_LOW_F32(x[i].y), MJ_HIGH_F32(x[i].y)}};
         if (out->y != NULL) mj_store_bf16(out->y + to + i * (int64_t)out->cols, &v, MJ_WHOLE);
         if (out->type != MJ_T_BF16 && out->q != NULL) mj_store_fp8(out->q + to + i * (int64_t)out->cols, &v, by, MJ_WHOLE, out->type);
@@ -221,7 +220,7 @@ MJ_FN void mj_quant_dotted_rows(const MjQuantIn *in, const MjQuantOut *out, void
         dot += mj_quant_tile(in, out, shared, row0, c);
     }
     const int32_t r = row0 + MJ_WARP_INDEX * MJ_WARP_ROWS + MJ_LANE / 2;
-    if (MJ_LANE % 2 == 0 && r < in->used) mj_quant_store_dot(in, r, dot);
+    if (MJ_LANE % 2 == 0) mj_quant_store_dot(in, r, dot);
 }
 
 /* The tiles that most experts have first: the first of every expert, the second of every expert, ... An expert's rows are
