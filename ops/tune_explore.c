@@ -18,6 +18,10 @@ int mj_tune_tries(const MjTemplate *t, int param, int32_t current, int32_t out[M
     const MjParam *p = &t->params[param];
     int n = 0;
     if (p->kind != MJ_PARAM_TUNING || p->n_values > 0) return 0;
+    if ((int64_t)p->max - p->min <= MJ_TUNE_MOST_TRIES) { /* few: all of them */
+        for (int32_t v = p->min; v <= p->max; v++) add(v, p, current, out, &n);
+        return n;
+    }
     if (current == 0) {
         for (int32_t part = 8; part >= 1; part /= 2)
             if (p->max / part > 0 && p->max < INT32_MAX) add(p->max / part, p, current, out, &n);

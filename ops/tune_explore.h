@@ -7,7 +7,7 @@
 
 #define MJ_TUNE_MOST_TRIES 8
 
-/* Values of parameter `param` of t, beside `current`: half and double, a quarter and four times as much; between its limits, and
+/* Values of parameter `param` of t, beside `current`: all that there are if they are few; else half and double, a quarter and four times as much; between its limits, and
  * fractions of the upper one where it is 0. How many there are; 0 where it is no tuning parameter or has a list. */
 int mj_tune_tries(const MjTemplate *t, int param, int32_t current, int32_t out[MJ_TUNE_MOST_TRIES]);
 

@@ -400,7 +400,7 @@ static void values_between_the_limits(void **state)
     (void)state;
     static const char source[] = "// mj:template t\n// mj:family cuda\n// mj:kernel t\n// mj:args A\n// mj:param N fixed\n"
                                  "// mj:param L tuning default:2 values:1,2,3\n// mj:param BAND tuning default:8 min:1 max:20\n"
-                                 "// mj:param ON tuning default:0 min:0 max:1\n// mj:param DELAY tuning default:0 min:0 max:4000\n";
+                                 "// mj:param ON tuning default:0 min:0 max:4\n// mj:param DELAY tuning default:0 min:0 max:4000\n";
     MjTemplate *t = NULL;
     int32_t out[MJ_TUNE_MOST_TRIES];
     DO(mj_template_parse("t.cu", source, "builtin", &t, err));
@@ -408,10 +408,10 @@ static void values_between_the_limits(void **state)
     assert_int_equal(mj_tune_tries(t, 1, 2, out), 0); /* the model's */
     assert_int_equal(mj_tune_tries(t, 2, 8, out), 3);
     assert_true(out[0] == 4 && out[1] == 16 && out[2] == 2); /* not 32 */
-    assert_int_equal(mj_tune_tries(t, 3, 0, out), 1);
-    assert_int_equal(out[0], 1);
-    assert_int_equal(mj_tune_tries(t, 3, 1, out), 1);
-    assert_int_equal(out[0], 0);
+    assert_int_equal(mj_tune_tries(t, 3, 0, out), 4); /* all */
+    assert_true(out[0] == 1 && out[3] == 4);
+    assert_int_equal(mj_tune_tries(t, 3, 1, out), 4);
+    assert_true(out[0] == 0 && out[1] == 2);
     assert_int_equal(mj_tune_tries(t, 4, 0, out), 4);
     assert_true(out[0] == 500 && out[3] == 4000);
     mj_template_free(t);
@@ -462,7 +462,7 @@ static void measuring_beyond_the_model(void **state)
     assert_non_null(list);
     const size_t end = strcspn(list, "\n");
     char line[64];
-    const int n = snprintf(line, sizeof line, "BLOCKS tuning default:4 min:1 max:8");
+    const int n = snprintf(line, sizeof line, "BLOCKS tuning default:4 min:1 max:16");
     assert_true((size_t)n <= end);
     memset(list, ' ', end);
     memcpy(list, line, (size_t)n);
@@ -476,14 +476,14 @@ static void measuring_beyond_the_model(void **state)
     open_bench(&b, "cpu", NULL, "beyond");
     DO(mj_jit_add_folder(b.jit, folder, err));
     DO(mj_tune(&b.ops, MJ_OP_GEMM, &small, &(MjTuneEffort){.most = 4, .explore = true, .seconds = 0.001}, &t, err));
-    assert_int_equal(t.n, 4); /* 4, and beyond it 2, 8, 1 */
-    bool seen[9] = {false};
+    assert_int_equal(t.n, 5); /* 4, and beyond it 2, 8, 1, 16 */
+    bool seen[17] = {false};
     for (int i = 0; i < t.n; i++) {
         assert_string_equal(t.candidates[i].refused, "");
         assert_int_equal(t.candidates[i].explored, i > 0);
         seen[t.candidates[i].values[mj_template_param(t.asked.tmpl, "BLOCKS")]] = true;
     }
-    assert_true(seen[1] && seen[2] && seen[4] && seen[8]);
+    assert_true(seen[1] && seen[2] && seen[4] && seen[8] && seen[16]);
     DO(mj_tune_keep(&b.ops, &t, err));
     assert_true(mj_jit_tuned_find(b.jit, &t.asked, &found, NULL));
     mj_tuned_free(&t);
