@@ -32,13 +32,13 @@ MJ_FN void mj_gemm_scales_load(const MjGemmArgs *args, const MjGemmTile *tile, M
     x->b += LAYOUT == MJ_GEMM_NT ? 1 : MJ_GEMM_SCALES_WIDE;
 }
 
-/* Those of a tile's first 128 of K. Rows past M are not stored: any scale will do. */
+/* Those of a tile's first 128 of K. Rows past the group are not stored: any scale will do that was written. */
 MJ_FN void mj_gemm_scales_first(const MjGemmArgs *args, const MjGemmTile *tile, int group, MjGemmScales *x)
 {
     const int32_t at = tile->depth_at / MJ_FP8_BLOCK, j = tile->column / MJ_FP8_BLOCK, lane = (int32_t)mj_ptx_lane();
     const int32_t row = tile->row + group * MJ_GEMM_ROWS + (int32_t)threadIdx.x % 128 / 32 * 16 +
                         (MJ_GEMM_SUBS > 1 ? lane / 16 * 64 : 0) + lane % 16;
-    x->a = args->a_scale + (int64_t)at * M + (row < M ? row : M - 1);
+    x->a = args->a_scale + (int64_t)at * M + (row < tile->row_end ? row : tile->row_end - 1);
     x->b = args->b_scale + (int64_t)tile->expert * MJ_GEMM_SCALES_WIDE * MJ_GEMM_SCALES_DEEP +
            (j < MJ_GEMM_SCALES_WIDE ? j : 0) * MJ_GEMM_SCALES_ASIDE +
            threadIdx.y; /* 0; but ptxas waits at once for what it knows to be the same for a warp */
