@@ -197,6 +197,7 @@ MJ_FN void mj_quant_write(const uint2 x[MJ_WARP_ROWS], const MjQuantIn *in, cons
     if (out->type == MJ_T_BF16 || out->qt == NULL) return;
     float4 by = make_float4(inverse, inverse, inverse, inverse);
     if (block) by = mj_quant_column_scales(x, out, at, shared);
+    else mj_barrier(); /* until every thread has read what the tile before left in the scratch */
     mj_quant_store_turned(x, by, out, at, shared);
 }
 
