@@ -258,6 +258,9 @@ BAD_MAP(bad_tma_rank) {
         mj_ptx_tma_load_3d(mj_ptx_shared(tile), &m.in, b, 0, 0, 0);
     }
 }
+BAD_MAP(bad_tma_prefetch_rank) {
+    ONE mj_ptx_tma_prefetch_3d(&m.in, 0, 0, 0);
+}
 BAD_MAP(bad_tma_smem_bounds) { /* the box ends past the block's shared memory */
     TILE;
     BAR;

@@ -170,6 +170,7 @@ KERNEL_MAP(tensor_load) {
         mj_ptx_fence_mbar_init();
         mj_ptx_mbar_arrive_expect(b, 4 * words);
         if (a.in[0] == 2) mj_ptx_tma_load_2d(to, &m.in, b, c[0], c[1]);
+        if (a.in[0] == 3) mj_ptx_tma_prefetch_3d(&m.in, c[0], c[1], c[2]);
         if (a.in[0] == 3) mj_ptx_tma_load_3d(to, &m.in, b, c[0], c[1], c[2]);
         if (a.in[0] == 4) mj_ptx_tma_load_4d(to, &m.in, b, c[0], c[1], c[2], c[3]);
     }

@@ -190,6 +190,8 @@ static const SimTensorMap *check_map(const void *map, int rank, unsigned shared,
     return m;
 }
 
+void simgpu_tma_prefetch(const void *map, int rank, SimSite at) { (void)check_map(map, rank, 0, "TMA prefetch", at); }
+
 static unsigned box_bytes(const SimTensorMap *m)
 {
     unsigned n = m->elem;

@@ -3,16 +3,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include <cmocka.h>
 
-#include "jit/compiler.h"
-#include "runtime/base/fs.h"
 #include "runtime/cuda_api.h"
 #include "runtime/cuda_tensor_map.h"
+#include "tests/simgpu/harness.h"
 
 typedef struct Args {
     float *out;
@@ -29,17 +25,11 @@ static MjCuPtr memory;
 static int open_driver(void **state)
 {
     MjError err = MJ_ERROR_INIT;
-    MjCompiler *c = NULL;
-    static MjCompileResult image;
-    char *text = NULL;
-    size_t len;
+    MjCompileResult image = {0};
     MjCuContext context;
     MjCuLibrary library;
     (void)state;
-    assert_int_equal(mj_fs_read(path, &text, &len, &err), 0);
-    assert_int_equal(mj_compiler_nvrtc_open(&c, &err), 0);
-    const MjCompileRequest req = {.source = text, .source_name = "kernels_good.cu", .target = "sm_90a", .entry = ""};
-    assert_int_equal(c->compile(c, &req, &image, &err), 0);
+    OK(sim_compile(path, &image, &err));
     assert_int_equal(mj_cuda_get(&cu, &err), 0);
     assert_int_equal(cu->DevicePrimaryCtxRetain(&context, 0), 0);
     assert_int_equal(cu->CtxSetCurrent(context), 0);
@@ -50,8 +40,6 @@ static int open_driver(void **state)
     assert_int_equal(cu->MemAlloc(&memory, 1 << 16), 0);
     assert_int_equal(cu->MemsetD8Async(memory, 0, 1 << 16, stream), 0);
     mj_compile_result_free(&image);
-    c->close(c);
-    free(text);
     return 0;
 }
 
@@ -154,15 +142,8 @@ static void test_tensor_maps(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: test_driver LIBRARIES kernels_good.cu\n");
-        return 2;
-    }
-    if (system("command -v g++ >/dev/null") != 0) {
-        printf("skipped: the simulated GPU compiles kernels with g++, which is not installed\n");
-        return 77;
-    }
-    setenv("MOJIT_CUDA_LIBRARY_PATH", argv[1], 1);
+    const int begun = sim_begin(argc, argv, "kernels_good.cu");
+    if (begun != 0) return begun;
     path = argv[2];
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_geometry), cmocka_unit_test(test_shared_memory),
                                        cmocka_unit_test(test_tensor_maps)};

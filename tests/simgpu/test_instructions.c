@@ -3,17 +3,11 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "jit/compiler.h"
-#include "runtime/base/fs.h"
 #include "runtime/cuda_tensor_map.h"
-#include "runtime/device.h"
+#include "tests/simgpu/harness.h"
 
 typedef struct Args {
     uint32_t *out;
@@ -22,72 +16,44 @@ typedef struct Args {
 } Args;
 
 #define WORDS 4096
-static uint32_t in[WORDS], out[WORDS], *din, *dout, *dtensor;
+static uint32_t in[WORDS], out[WORDS], *dtensor;
 static const char *path;
-static MjDevice *dev;
-static MjModule *module;
+static SimBench bench;
 static MjTensorMapBytes maps[2];
-
-#define OK(expr)                                                                                              \
-    do {                                                                                                      \
-        if ((expr) != 0) fail_msg("%s\n%s", err.message, err.log != NULL ? err.log : "");                     \
-    } while (0)
 
 static int open_device(void **state)
 {
     MjError err = MJ_ERROR_INIT;
-    MjCompiler *c = NULL;
-    MjCompileResult image = {0};
-    char *text = NULL;
-    size_t len;
     void *p;
     (void)state;
-    OK(mj_fs_read(path, &text, &len, &err));
-    OK(mj_compiler_nvrtc_open(&c, &err));
-    const MjCompileRequest req = {.source = text, .source_name = "kernels_instructions.cu", .target = "sm_90a", .entry = ""};
-    OK(c->compile(c, &req, &image, &err));
-    OK(mj_device_open("cuda", NULL, &dev, &err));
-    OK(dev->ops->module_load(dev, image.image, image.image_bytes, &module, &err));
-    OK(dev->ops->alloc(dev, sizeof in, "in", &p, &err));
-    din = p;
-    OK(dev->ops->alloc(dev, sizeof out, "out", &p, &err));
-    dout = p;
-    OK(dev->ops->alloc(dev, sizeof in, "tensor", &p, &err));
+    OK(sim_bench_open(&bench, path, sizeof in, &err));
+    OK(bench.device->ops->alloc(bench.device, sizeof in, "tensor", &p, &err));
     dtensor = p;
-    mj_compile_result_free(&image);
-    c->close(c);
-    free(text);
     return 0;
 }
 static int close_device(void **state)
 {
     (void)state;
-    dev->ops->module_unload(dev, module);
-    mj_device_close(dev);
+    sim_bench_close(&bench);
     return 0;
 }
 
 static void run(const char *kernel, uint32_t threads, uint32_t cluster, int n)
 {
     MjError err = MJ_ERROR_INIT;
+    MjDevice *dev = bench.device;
     MjKernelFn *fn = NULL;
-    const Args args = {dout, din, n};
+    const Args args = {bench.out, bench.in, n};
     const MjLaunch l = {.grid = cluster, .block = threads, .cluster = cluster, .shared_bytes = 8192, .args = &args, .args_bytes = sizeof args,
                         .label = kernel, .tensor_maps = maps, .tensor_map_bytes = sizeof maps, .overlap = strcmp(kernel, "overlapped") == 0};
-    OK(dev->ops->upload(dev, din, in, sizeof in, &err));
-    OK(dev->ops->fill(dev, dout, 0xee, sizeof out, &err));
-    OK(dev->ops->module_function(module, kernel, &fn, &err));
+    OK(dev->ops->upload(dev, bench.in, in, sizeof in, &err));
+    OK(dev->ops->fill(dev, bench.out, 0xee, sizeof out, &err));
+    OK(dev->ops->module_function(bench.module, kernel, &fn, &err));
     OK(dev->ops->launch(dev, fn, &l, &err));
     OK(dev->ops->synchronize(dev, &err));
-    OK(dev->ops->download(dev, out, dout, sizeof out, &err));
+    OK(dev->ops->download(dev, out, bench.out, sizeof out, &err));
 }
 
-static uint32_t bits_of(float x)
-{
-    uint32_t b;
-    memcpy(&b, &x, 4);
-    return b;
-}
 static void same(const char *what, size_t i, uint32_t got, uint32_t want)
 {
     if (got != want) fail_msg("%s %zu: want %08x, got %08x", what, i, want, got);
@@ -384,7 +350,7 @@ static void upload_tensor(uint32_t words)
     MjError err = MJ_ERROR_INIT;
     static uint32_t tensor[WORDS];
     for (uint32_t i = 0; i < words; i++) tensor[i] = i;
-    OK(dev->ops->upload(dev, dtensor, tensor, words * sizeof *tensor, &err));
+    OK(bench.device->ops->upload(bench.device, dtensor, tensor, words * sizeof *tensor, &err));
 }
 
 /* 5.5.7 "Swizzling Modes": which 16-byte piece lies in each place of each 128 bytes, as in the manual's tables */
@@ -415,7 +381,7 @@ static void test_swizzle(void **state)
             const uint32_t line = w / 32, place = w % 32 / 4; /* 128 bytes, 16 bytes */
             same("swizzled word", 1000 * m + w, out[w], 32 * line + 4 * modes[m].pieces[line % modes[m].lines][place] + w % 4);
         }
-        make_map(1, dout + 1024, MJ_TENSOR_MAP_F32, modes[m].swizzle, 2, dims, box, 4); /* and back: what was loaded is stored */
+        make_map(1, (uint32_t *)bench.out + 1024, MJ_TENSOR_MAP_F32, modes[m].swizzle, 2, dims, box, 4); /* and back: what was loaded is stored */
         memcpy(in + 8, out, 512 * sizeof *in);
         run("tensor_store", 32, 1, 0);
         for (uint32_t w = 0; w < 512; w++) same("stored word", 1000 * m + w, out[1024 + w], w);
@@ -462,11 +428,11 @@ static void test_stores(void **state)
     (void)state;
     memset(in, 0, sizeof in);
     for (uint32_t i = 0; i < 8; i++) in[8 + i] = bits_of((float)(i + 1));
-    make_map(1, dout, MJ_TENSOR_MAP_F32, MJ_TENSOR_MAP_SWIZZLE_NONE, 2, dims, box, 4);
+    make_map(1, bench.out, MJ_TENSOR_MAP_F32, MJ_TENSOR_MAP_SWIZZLE_NONE, 2, dims, box, 4);
     in[0] = 2, in[1] = 8, in[2] = 6, in[3] = 2; /* columns 6 to 9 of 8, rows 2 and 3 of 3 */
     run("tensor_store", 32, 1, 0);
     for (uint32_t i = 0; i < 48; i++) same("2d", i, out[i], i == 22 ? bits_of(1.0f) : i == 23 ? bits_of(2.0f) : 0xeeeeeeeeu);
-    make_map(1, dout, MJ_TENSOR_MAP_F32, MJ_TENSOR_MAP_SWIZZLE_NONE, 3, dims, box, 4);
+    make_map(1, bench.out, MJ_TENSOR_MAP_F32, MJ_TENSOR_MAP_SWIZZLE_NONE, 3, dims, box, 4);
     in[0] = 3, in[2] = 0, in[3] = 1, in[4] = 1;
     run("tensor_store", 32, 1, 0);
     for (uint32_t i = 0; i < 48; i++) {
@@ -488,13 +454,13 @@ static void test_adds(void **state)
     (void)state;
     for (int rank = 2; rank <= 3; rank++) {
         for (int i = 0; i < 48; i++) tensor[i] = 0.5f;
-        OK(dev->ops->upload(dev, dtensor, tensor, sizeof tensor, &err));
+        OK(bench.device->ops->upload(bench.device, dtensor, tensor, sizeof tensor, &err));
         memset(in, 0, sizeof in);
         for (uint32_t i = 0; i < 8; i++) in[8 + i] = bits_of((float)(i + 1));
         make_map(1, dtensor, MJ_TENSOR_MAP_F32, MJ_TENSOR_MAP_SWIZZLE_NONE, (uint32_t)rank, dims, box, 4);
         in[0] = 10 + (uint32_t)rank, in[1] = 8, in[2] = 4, in[3] = 2; /* row 3 is outside */
         run("tensor_store", 32, 1, 0);
-        OK(dev->ops->download(dev, got, dtensor, sizeof got, &err));
+        OK(bench.device->ops->download(bench.device, got, dtensor, sizeof got, &err));
         for (int i = 0; i < 48; i++) assert_float_equal(got[i], i >= 20 && i < 24 ? 0.5f + (float)(i - 19) : 0.5f, 0.0f);
     }
 }
@@ -538,15 +504,8 @@ static void test_registers(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: test_instructions LIBRARIES kernels_instructions.cu\n");
-        return 2;
-    }
-    if (system("command -v g++ >/dev/null") != 0) {
-        printf("skipped: the simulated GPU compiles kernels with g++, which is not installed\n");
-        return 77;
-    }
-    setenv("MOJIT_CUDA_LIBRARY_PATH", argv[1], 1);
+    const int begun = sim_begin(argc, argv, "kernels_instructions.cu");
+    if (begun != 0) return begun;
     setenv("MOJIT_SIMGPU_PROTECT", "1", 1);
     path = argv[2];
     const struct CMUnitTest tests[] = {

@@ -5,16 +5,10 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "jit/compiler.h"
-#include "runtime/base/fs.h"
-#include "runtime/device.h"
+#include "tests/simgpu/harness.h"
 
 typedef struct Args {
     uint32_t *out;
@@ -23,67 +17,38 @@ typedef struct Args {
 } Args;
 
 #define WORDS 8192
-static uint32_t in[WORDS], out[WORDS], *din, *dout;
+static uint32_t in[WORDS], out[WORDS];
 static const char *path;
-static MjDevice *dev;
-static MjModule *module;
-
-#define OK(expr)                                                                                              \
-    do {                                                                                                      \
-        if ((expr) != 0) fail_msg("%s\n%s", err.message, err.log != NULL ? err.log : "");                     \
-    } while (0)
+static SimBench bench;
 
 static int open_device(void **state)
 {
     MjError err = MJ_ERROR_INIT;
-    MjCompiler *c = NULL;
-    MjCompileResult image = {0};
-    char *text = NULL;
-    size_t len;
-    void *p;
     (void)state;
-    OK(mj_fs_read(path, &text, &len, &err));
-    OK(mj_compiler_nvrtc_open(&c, &err));
-    const MjCompileRequest req = {.source = text, .source_name = "kernels_matrix.cu", .target = "sm_90a", .entry = ""};
-    OK(c->compile(c, &req, &image, &err));
-    OK(mj_device_open("cuda", NULL, &dev, &err));
-    OK(dev->ops->module_load(dev, image.image, image.image_bytes, &module, &err));
-    OK(dev->ops->alloc(dev, sizeof in, "in", &p, &err));
-    din = p;
-    OK(dev->ops->alloc(dev, sizeof out, "out", &p, &err));
-    dout = p;
-    mj_compile_result_free(&image);
-    c->close(c);
-    free(text);
+    OK(sim_bench_open(&bench, path, sizeof in, &err));
     return 0;
 }
 static int close_device(void **state)
 {
     (void)state;
-    dev->ops->module_unload(dev, module);
-    mj_device_close(dev);
+    sim_bench_close(&bench);
     return 0;
 }
 
 static void run(const char *kernel, uint32_t threads, size_t shared)
 {
     MjError err = MJ_ERROR_INIT;
+    MjDevice *dev = bench.device;
     MjKernelFn *fn = NULL;
-    const Args args = {dout, din, 0};
+    const Args args = {bench.out, bench.in, 0};
     const MjLaunch l = {.grid = 1, .block = threads, .shared_bytes = shared, .args = &args, .args_bytes = sizeof args, .label = kernel};
-    OK(dev->ops->upload(dev, din, in, sizeof in, &err));
-    OK(dev->ops->module_function(module, kernel, &fn, &err));
+    OK(dev->ops->upload(dev, bench.in, in, sizeof in, &err));
+    OK(dev->ops->module_function(bench.module, kernel, &fn, &err));
     OK(dev->ops->launch(dev, fn, &l, &err));
     OK(dev->ops->synchronize(dev, &err));
-    OK(dev->ops->download(dev, out, dout, sizeof out, &err));
+    OK(dev->ops->download(dev, out, bench.out, sizeof out, &err));
 }
 
-static uint32_t bits_of(float x)
-{
-    uint32_t b;
-    memcpy(&b, &x, 4);
-    return b;
-}
 static float float_of(uint32_t b)
 {
     float x;
@@ -450,15 +415,8 @@ static void test_short_sum(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: test_matrix LIBRARIES kernels_matrix.cu\n");
-        return 2;
-    }
-    if (system("command -v g++ >/dev/null") != 0) {
-        printf("skipped: the simulated GPU compiles kernels with g++, which is not installed\n");
-        return 77;
-    }
-    setenv("MOJIT_CUDA_LIBRARY_PATH", argv[1], 1);
+    const int begun = sim_begin(argc, argv, "kernels_matrix.cu");
+    if (begun != 0) return begun;
     path = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ldmatrix), cmocka_unit_test(test_stmatrix), cmocka_unit_test(test_mma), cmocka_unit_test(test_wgmma),

@@ -5,16 +5,11 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "jit/compiler.h"
-#include "runtime/base/fs.h"
 #include "runtime/cuda_tensor_map.h"
-#include "runtime/device.h"
+#include "tests/simgpu/harness.h"
 
 typedef struct Args {
     float *out;
@@ -115,6 +110,7 @@ static const Bad bads[] = {
     {ASYNC, "bad_tma_misaligned", 64, 1, 16384, ALIGNMENT, "not 128-byte aligned", THREAD},
     {ASYNC, "bad_tma_map_misaligned", 64, 1, 8192, ALIGNMENT, "is not 64-byte aligned", THREAD},
     {ASYNC, "bad_tma_no_map", 64, 1, 8192, FAILED, "holds no tensor map", THREAD},
+    {ASYNC, "bad_tma_prefetch_rank", 64, 1, 0, FAILED, "TMA prefetch: 3 coordinates for a tensor map of rank 2", THREAD},
     {ASYNC, "bad_tma_rank", 64, 1, 8192, FAILED, "3 coordinates for a tensor map of rank 2", THREAD},
     {ASYNC, "bad_tma_smem_bounds", 64, 1, 8192, ADDRESS, "TMA load: 8192 bytes at shared address 0x800 are out of bounds", THREAD},
     {ASYNC, "bad_tma_twice", 64, 1, 8192, FAILED, "TMA load writes shared 0x400, which is still in flight", THREAD},
@@ -189,27 +185,15 @@ static MjCompileResult images[FILES];
 static MjDevice *dev;
 static MjModule *module;
 
-#define OK(expr)                                                                                              \
-    do {                                                                                                      \
-        if ((expr) != 0) fail_msg("%s\n%s", err.message, err.log != NULL ? err.log : "");                     \
-    } while (0)
-
 static int compile_all(void **state)
 {
     MjError err = MJ_ERROR_INIT;
-    MjCompiler *c = NULL;
     (void)state;
-    OK(mj_compiler_nvrtc_open(&c, &err));
     for (int i = 0; i < FILES; i++) {
-        char path[1024], *text = NULL;
-        size_t len;
+        char path[1024];
         (void)snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        OK(mj_fs_read(path, &text, &len, &err));
-        const MjCompileRequest req = {.source = text, .source_name = names[i], .target = "sm_90a", .entry = ""};
-        OK(c->compile(c, &req, &images[i], &err));
-        free(text);
+        OK(sim_compile(path, &images[i], &err));
     }
-    c->close(c);
     return 0;
 }
 static int free_all(void **state)
@@ -378,17 +362,10 @@ static void test_two_devices(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: test_rules LIBRARIES FOLDER_OF_KERNELS\n");
-        return 2;
-    }
-    if (system("command -v g++ >/dev/null") != 0) {
-        printf("skipped: the simulated GPU compiles kernels with g++, which is not installed\n");
-        return 77;
-    }
+    const int begun = sim_begin(argc, argv, "FOLDER_OF_KERNELS");
+    if (begun != 0) return begun;
     libraries = argv[1];
     folder = argv[2];
-    setenv("MOJIT_CUDA_LIBRARY_PATH", libraries, 1);
     setenv("MOJIT_SIMGPU_PROTECT", "1", 1);
     setenv("MOJIT_SIMGPU_DEVICES", "2", 1);
     const struct CMUnitTest tests[] = {

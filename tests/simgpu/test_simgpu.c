@@ -4,17 +4,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "jit/compiler.h"
-#include "runtime/base/fs.h"
 #include "runtime/base/str.h"
 #include "runtime/cuda_tensor_map.h"
-#include "runtime/device.h"
+#include "tests/simgpu/harness.h"
 
 typedef struct Args {
     float *out;
@@ -27,33 +22,11 @@ static MjCompileResult good;
 static MjDevice *dev;
 static MjModule *module;
 
-static void die(const MjError *err) { fail_msg("%s\n%s", err->message, err->log != NULL ? err->log : ""); }
-#define OK(expr)                                                                                              \
-    do {                                                                                                      \
-        if ((expr) != 0) die(&err);                                                                           \
-    } while (0)
-
-static int compile(const char *path, const char *target, MjCompileResult *out, MjError *err)
-{
-    MjCompiler *c = NULL;
-    char *text = NULL;
-    size_t len;
-    int rc;
-    MJ_TRY(mj_fs_read(path, &text, &len, err));
-    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
-    const MjCompileRequest req = {.source = text, .source_name = strrchr(path, '/') + 1, .target = target, .entry = ""};
-    rc = c->compile(c, &req, out, err);
-out:
-    if (c != NULL) c->close(c);
-    free(text);
-    return rc;
-}
-
 static int compile_good(void **state)
 {
     MjError err = MJ_ERROR_INIT;
     (void)state;
-    OK(compile(good_path, "sm_90a", &good, &err));
+    OK(sim_compile(good_path, &good, &err));
     return 0;
 }
 static int free_good(void **state)
@@ -392,15 +365,8 @@ static void test_info_and_wrong_images(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: test_simgpu LIBRARIES kernels_good.cu\n");
-        return 2;
-    }
-    if (system("command -v g++ >/dev/null") != 0) {
-        printf("skipped: the simulated GPU compiles kernels with g++, which is not installed\n");
-        return 77;
-    }
-    setenv("MOJIT_CUDA_LIBRARY_PATH", argv[1], 1);
+    const int begun = sim_begin(argc, argv, "kernels_good.cu");
+    if (begun != 0) return begun;
     setenv("MOJIT_SIMGPU_PROTECT", "1", 1);
     good_path = argv[2];
     const struct CMUnitTest tests[] = {

@@ -81,6 +81,7 @@ void simgpu_grid_wait(void);
 unsigned simgpu_cluster_rank(void);
 unsigned simgpu_cluster_size(void);
 void simgpu_cluster_barrier(int wait, SimSite at);
+void simgpu_tma_prefetch(const void *map, int rank, SimSite at); /* of a box: nothing moves that a kernel could see */
 void simgpu_tma_load(unsigned dst, const void *map, unsigned bar, unsigned mask, int rank, const int *coords, SimSite at);
 void simgpu_tma_store(const void *map, unsigned src, int add, int rank, const int *coords, SimSite at);
 void simgpu_bulk_load(unsigned dst, const void *src, unsigned bytes, unsigned bar, SimSite at);

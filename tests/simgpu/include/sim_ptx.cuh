@@ -152,7 +152,7 @@ MJ_PTX void mj_ptx_grid_wait(void) { simgpu_grid_wait(); }
 MJ_PTX void mj_ptx_grid_release(void) {}
 
 MJ_PTX void mj_ptx_tma_prefetch(const MjTensorMap *) {}
-MJ_PTX void mj_ptx_tma_prefetch_3d(const MjTensorMap *, int, int, int) {}
+MJ_PTX void mj_ptx_tma_prefetch_3d(const MjTensorMap *map, int, int, int, SIM_HERE_ARGS) { simgpu_tma_prefetch(map, 3, SIM_HERE); }
 MJ_PTX void mj_ptx_tma_load_2d(mj_u32 dst, const MjTensorMap *map, mj_u32 bar, int x, int y, SIM_HERE_ARGS) {
     const int c[2] = {x, y};
     simgpu_tma_load(dst, map, bar, 0, 2, c, SIM_HERE);
