@@ -196,9 +196,9 @@ int mj_kernels_of_target(const MjArgs *args, const char *name, MjError *err)
     MjStr missing = MJ_STR_INIT;
     const char *target = mj_args_string(args, "target");
     MjTargetTable tt = {.table = mj_table_open(target_columns)};
-    if (strncmp(target, "sm_", 3) != 0)
-        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "kernels: --target %s: expected a GPU's, such as sm_80 or sm_90a; the C compiler says nothing of "
-                        "registers and shared memory", target));
+    if (strncmp(target, "sm_", 3) != 0 || target[3] < '1' || target[3] > '9') /* the rest is NVRTC's to say, if it is there */
+        MJ_TRY(mj_error(err, MJ_ERR_USAGE, "kernels: no target \"%s\" here: expected a GPU's, such as sm_80 or sm_90a (the C compiler says "
+                        "nothing of registers and shared memory)", target));
     mj_config_defaults(&config);
     MJ_TRY(mj_mode_find("static", &static_mode, err));
     MJ_TRY(mj_setup_cache(&config, &cache, err));
