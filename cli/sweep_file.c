@@ -119,7 +119,7 @@ static void prepend_defaults(MjSweepReader *r)
             add_setting(&all, &n, d->section, d->key, d->value, d->line);
         }
         all = mj_xrealloc(all, (n + run->n_settings + 1) * sizeof *all);
-        memcpy(all + n, run->settings, run->n_settings * sizeof *all);
+        if (run->n_settings > 0) memcpy(all + n, run->settings, run->n_settings * sizeof *all);
         free(run->settings);
         run->settings = all;
         run->n_settings += n;
