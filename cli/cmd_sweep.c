@@ -32,15 +32,19 @@ typedef struct MjSweeper {
     MjProgressNotes notes;
     char figure_note[1100];
     uint64_t next_files_ns, next_figures_ns;
-    size_t drawn_steps;      /* steps that the figures show */
+    uint64_t drawn;          /* what the figures show; see shown() */
     int lock_fd;
 } MjSweeper;
 
-static size_t steps_in_all(const MjSweep *s)
+/* What figures are made of: every run's steps, and its state, which stands in their key. 0: nothing to draw yet. */
+static uint64_t shown(const MjSweep *s)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < s->n_runs; i++) n += s->runs[i].record.n_steps;
-    return n;
+    uint64_t n = 0, steps = 0;
+    for (size_t i = 0; i < s->n_runs; i++) {
+        n = n * 1000003 + s->runs[i].record.n_steps * 8 + (uint64_t)s->runs[i].state;
+        steps += s->runs[i].record.n_steps;
+    }
+    return steps == 0 ? 0 : n;
 }
 
 static int write_progress(MjSweeper *w, MjError *err)
@@ -76,16 +80,16 @@ static int refresh(MjSweeper *w, long pid, bool force, MjError *err)
     uint64_t now = mj_clock_ns();
     if (!force && now < w->next_files_ns) return 0;
     MJ_TRY(mj_sweep_read(w->sweep, w->dir, err));
-    size_t steps = steps_in_all(w->sweep);
+    const uint64_t now_shown = shown(w->sweep);
     if (pid > 0 || w->notes.n_resources == 0) { /* afterwards the last look at a running one stays */
         w->notes.n_resources = mj_resource_sample(pid, w->notes.resources, MJ_MAX_RESOURCES);
     }
     mj_clock_iso8601(w->notes.sampled_at);
     MJ_TRY(mj_sweep_write_csv(w->sweep, w->dir, err));
-    if ((force || now >= w->next_figures_ns) && steps != w->drawn_steps) {
+    if ((force || now >= w->next_figures_ns) && now_shown != w->drawn) {
         uint64_t begin = mj_clock_ns();
         draw(w);
-        w->drawn_steps = steps;
+        w->drawn = now_shown;
         uint64_t cost = mj_clock_ns() - begin;
         w->next_figures_ns = begin + (50 * cost > 10000000000u ? 50 * cost : 10000000000u);
         now = mj_clock_ns(); /* counts the files only, below */

@@ -46,6 +46,7 @@ if command -v gnuplot >/dev/null; then
     for figure in loss toksec mfu dt_ms; do
         check "figure $figure is a PNG" test "$(head -c 4 sw/figures/little_$figure.png | tail -c 3)" = PNG
     done
+    check 'the figures are of completed runs' test "$(grep -cE '\((running|queued|interrupted)\)' sw/figures/little.gp)" = 0
 fi
 expect 0 'Comparison' "$mojit" report sw
 expect 0 '"baseline": "a"' "$mojit" report sw --json
