@@ -51,6 +51,17 @@ MJ_INLINE int mj_attention_bwd_init(const MjAttentionBwdArgs *args, uint32_t blo
     return 1;
 }
 
+/* The block's rows of dq, dk or dv (part 0, 1 or 2 of dqkv). */
+static __attribute__((noinline)) void mj_attention_store(const MjAttentionBwdArgs *args, const MjAttentionBwd *w, int32_t part,
+                                                         const float *sum)
+{
+    for (int32_t r = 0; r < w->rows; r++) {
+        uint16_t *to = args->dqkv + (((int64_t)(w->i0 + r) * 3 + part) * HEADS + w->head) * HEAD_DIM;
+        for (int32_t d = 0; d < HEAD_DIM; d += MJ_VL)
+            mj_vf_store_bf16(to + d, mj_vf_load(sum + (int64_t)r * HEAD_DIM + d), MJ_VL);
+    }
+}
+
 MJ_KERNEL(attention_bwd_delta_cpu, MjAttentionBwdArgs)
 {
     const int32_t tiles = mj_attention_tiles(TOKENS);
@@ -100,9 +111,7 @@ MJ_KERNEL(attention_bwd_dq_cpu, MjAttentionBwdArgs)
         mj_attention_pack(w.k, j0, keys, HEAD_DIM, w.operand[2]);
         mj_attention_add(w.ds, w.operand[2], w.rows, HEAD_DIM, ones, w.sum[0]);
     }
-    for (int32_t r = 0; r < w.rows; r++)
-        memcpy(args->dq + ((int64_t)(w.i0 + r) * HEADS + w.head) * HEAD_DIM, w.sum[0] + (int64_t)r * HEAD_DIM,
-               (size_t)HEAD_DIM * sizeof(float));
+    mj_attention_store(args, &w, 0, w.sum[0]);
 }
 
 /* Rows are keys w->i0 + r, columns queries: lse, delta and the first visible key of each are given by column. Queries
@@ -149,9 +158,6 @@ MJ_KERNEL(attention_bwd_dkv_cpu, MjAttentionBwdArgs)
         mj_attention_pack(w.q, q0, queries, HEAD_DIM, w.operand[3]);
         mj_attention_add(w.ds, w.operand[3], w.rows, HEAD_DIM, ones, w.sum[0]);
     }
-    for (int32_t r = 0; r < w.rows; r++) {
-        const int64_t at = ((int64_t)(w.i0 + r) * HEADS + w.head) * HEAD_DIM;
-        memcpy(args->dk + at, w.sum[0] + (int64_t)r * HEAD_DIM, (size_t)HEAD_DIM * sizeof(float));
-        memcpy(args->dv + at, w.sum[1] + (int64_t)r * HEAD_DIM, (size_t)HEAD_DIM * sizeof(float));
-    }
+    mj_attention_store(args, &w, 1, w.sum[0]);
+    mj_attention_store(args, &w, 2, w.sum[1]);
 }

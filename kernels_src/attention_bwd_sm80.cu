@@ -57,16 +57,22 @@ template <int FRAGS_> MJ_FN void mj_zero(float (&x)[FRAGS_][4])
         for (int i = 0; i < 4; i++) x[f][i] = 0.0f;
 }
 
-/* The warp's 16 rows of (N, H, D) in f32, times `by`. */
-MJ_FN void mj_store_rows(float *to, const MjAttentionBwd &w, const float (&x)[MJ_DIM_FRAGS][4], float by, int32_t end)
+/* The warp's 16 rows of dq, dk or dv (part 0, 1 or 2 of dqkv), times `by`. A lane has pairs of columns, 8 apart; neighbours
+ * exchange a pair, so that each writes four columns and the four lanes of a row a whole sector of memory. */
+MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjAttentionBwd &w, int32_t part, const float (&x)[MJ_DIM_FRAGS][4], float by)
 {
+    const bool odd = MJ_LANE % 2 != 0;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int32_t n = w.own + MJ_LANE / 4 + 8 * h;
-        if (n >= end) continue;
-        float *out = to + n * w.row + w.column + MJ_LANE % 4 * 2;
+        uint16_t *out = args->dqkv + (n * (int64_t)3 + part) * w.row + w.column + MJ_LANE % 4 / 2 * 4 + (odd ? 8 : 0);
 #pragma unroll
-        for (int f = 0; f < MJ_DIM_FRAGS; f++) *(float2 *)(out + 8 * f) = make_float2(x[f][2 * h] * by, x[f][2 * h + 1] * by);
+        for (int f = 0; f < MJ_DIM_FRAGS; f += 2) {
+            const mj_u32 a = mj_ptx_cvt_bf16x2(x[f][2 * h] * by, x[f][2 * h + 1] * by);
+            const mj_u32 b = mj_ptx_cvt_bf16x2(x[f + 1][2 * h] * by, x[f + 1][2 * h + 1] * by);
+            const mj_u32 other = __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
+            if (n < TOKENS) *(uint2 *)(out + 8 * f) = odd ? make_uint2(other, b) : make_uint2(a, other);
+        }
     }
 }
 
@@ -120,7 +126,7 @@ MJ_KERNEL_BOUNDS(attention_bwd_dq_sm80, MjAttentionBwdArgs, THREADS, 1)
         }
         stage = next;
     }
-    mj_store_rows(args->dq, w, dq, args->scale, TOKENS);
+    mj_store_rows(args, w, 0, dq, args->scale);
 }
 
 /* lse, delta and low of a stage's queries, (3, STEP) words; queries from TOKENS on see nothing. */
@@ -186,6 +192,6 @@ MJ_KERNEL_BOUNDS(attention_bwd_dkv_sm80, MjAttentionBwdArgs, THREADS, 1)
         stage = next;
         vector = next_vector;
     }
-    mj_store_rows(args->dk, w, dk, args->scale, TOKENS);
-    mj_store_rows(args->dv, w, dv, 1.0f, TOKENS);
+    mj_store_rows(args, w, 1, dk, args->scale);
+    mj_store_rows(args, w, 2, dv, 1.0f);
 }

@@ -27,7 +27,7 @@ struct MjBackwardMaps { /* boxes of (64, 1, STEP) */
 
 /* Addresses in shared memory. `own`: each warpgroup's own tiles (q, dout and out, or k and v); a stage is a pair of tiles. */
 struct MjBackward {
-    uint32_t own, stages, bars;
+    uint32_t own, stages, out, bars; /* out: 16 rows of 64 columns a warp */
     float *vectors; /* dk, dv: (STAGES, 3, STEP) -lse * log2(e), delta and low of a stage's queries; dq: (2, ROWS), no delta */
     int32_t *end;   /* the item's last query + 1 */
     __device__ __forceinline__ uint32_t stage(int32_t slot) const { return stages + slot * 2 * MJ_TILE_BYTES(STEP); }
@@ -48,7 +48,8 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint
     MjBackward m;
     m.own = base;
     m.stages = m.own + own_tiles * MJ_TILE_BYTES(STEP);
-    const uint32_t vectors = m.stages + STAGES * 2 * MJ_TILE_BYTES(STEP);
+    m.out = m.stages + STAGES * 2 * MJ_TILE_BYTES(STEP);
+    const uint32_t vectors = m.out + MJ_MATH_THREADS / 32 * MJ_SLAB_BYTES(16);
     m.vectors = (float *)(mj_dynamic_shared + (vectors - start));
     m.bars = vectors + STAGES * 3 * 4 * STEP;
     m.end = (int32_t *)(mj_dynamic_shared + (m.bars - start) + 16 + 16 * STAGES);
@@ -65,16 +66,29 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint
     return m;
 }
 
-/* The warpgroup's rows row.. of (N, H, D) in f32, times `by`. */
-MJ_FN void mj_store_rows(float *to, int32_t row, int32_t head, const float (&x)[HEAD_DIM / 2], float by, int32_t end, int32_t heads)
+/* The warpgroup's rows row.. of dq, dk or dv (part 0, 1 or 2 of dqkv), times `by`: 64 columns of a warp's 16 rows at a time through
+ * shared memory, so that eight lanes write a row's 128 bytes. */
+MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjBackward &m, int32_t row, int32_t head, int32_t part,
+                         const float (&x)[HEAD_DIM / 2], float by)
 {
+    const uint32_t buffer = m.out + (MJ_WARP_INDEX - 4) * MJ_SLAB_BYTES(16);
+    const int32_t low = MJ_LANE / 8, chunk = MJ_LANE % 8, n0 = row + MJ_WARP_INDEX % 4 * 16 + low;
+    const uint4 *from = (const uint4 *)(mj_dynamic_shared + (buffer - mj_ptx_shared(mj_dynamic_shared)));
+    uint16_t *to = args->dqkv + (((int64_t)n0 * 3 + part) * HEADS + head) * HEAD_DIM + 8 * chunk;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int32_t n = row + MJ_WARP_INDEX % 4 * 16 + MJ_LANE / 4 + 8 * h;
-        if (n >= end) continue;
-        float *out = to + ((int64_t)n * heads + head) * HEAD_DIM + MJ_LANE % 4 * 2;
+    for (int s = 0; s < MJ_SLABS; s++) {
+        __syncwarp(); /* the slab before is read */
 #pragma unroll
-        for (int f = 0; f < HEAD_DIM / 8; f++) *(float2 *)(out + 8 * f) = make_float2(x[4 * f + 2 * h] * by, x[4 * f + 2 * h + 1] * by);
+        for (int f = 0; f < 8; f += 2) {
+            const float *y = x + 32 * s + 4 * f;
+            const mj_u32 v[4] = {mj_ptx_cvt_bf16x2(y[0] * by, y[1] * by), mj_ptx_cvt_bf16x2(y[2] * by, y[3] * by),
+                                 mj_ptx_cvt_bf16x2(y[4] * by, y[5] * by), mj_ptx_cvt_bf16x2(y[6] * by, y[7] * by)};
+            mj_ptx_stmatrix_x4(buffer + MJ_LANE % 16 * 128 + (((f + MJ_LANE / 16) ^ (MJ_LANE % 8)) << 4), v);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int r = 0; r < 16; r += 4)
+            if (n0 + r < TOKENS) *(uint4 *)(to + (int64_t)r * 3 * HEADS * HEAD_DIM + 64 * s) = from[(low + r) * 8 + (chunk ^ ((low + r) & 7))];
     }
 }
 

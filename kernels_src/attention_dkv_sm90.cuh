@@ -139,8 +139,8 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         if (held) mj_release(m.own_empty());
         if (before >= 0) mj_release(m.empty(before));
         mj_pass(m, ring, q0, end, STEP);
-        mj_store_rows(args->dk, own0, head, dk, args->scale, TOKENS, HEADS);
-        mj_store_rows(args->dv, own0, head, dv, 1.0f, TOKENS, HEADS);
+        mj_store_rows(args, m, own0, head, 1, dk, args->scale);
+        mj_store_rows(args, m, own0, head, 2, dv, 1.0f);
     }
 }
 

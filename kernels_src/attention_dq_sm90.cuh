@@ -153,7 +153,7 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         mj_ptx_wgmma_pin(dq);
         mj_release(m.empty(before));
         mj_pass(m, ring, j, last + 1, 1);
-        mj_store_rows(args->dq, own0, head, dq, args->scale, TOKENS, HEADS);
+        mj_store_rows(args, m, own0, head, 0, dq, args->scale);
     }
 }
 

@@ -77,9 +77,7 @@ typedef struct MjRopeQknormBwdArgs {
     const uint16_t *qkv;    /* (N, 3, H, D) */
     const int32_t *pos;     /* (N) */
     const float *q_rstd, *k_rstd; /* (N, H) */
-    const float *dq, *dk;   /* (N, H, D) f32 */
-    const float *dv;        /* (N, H, D) f32 */
-    uint16_t *dqkv;         /* (N, 3, H, D) bf16 */
+    uint16_t *dqkv;         /* (N, 3, H, D) bf16: dq, dk and dv; the first two become gradients of qkv, the third is one */
     float rope_base, gain, eps;
     int32_t tokens, heads, head_dim;
 } MjRopeQknormBwdArgs;
@@ -104,7 +102,7 @@ typedef struct MjAttentionBwdArgs {
     const uint16_t *out, *dout;  /* (N, H, D) bf16 */
     const float *lse;            /* (H, N) */
     float *delta;                /* (H, N) scratch: sum over D of out * dout, written by the first entry point */
-    float *dq, *dk, *dv;         /* (N, H, D) f32, overwritten */
+    uint16_t *dqkv;              /* (N, 3, H, D) bf16: dq, dk, dv, overwritten */
     float scale;
     int32_t tokens, heads, head_dim, window, longest;
 } MjAttentionBwdArgs;

@@ -1,5 +1,5 @@
 // mj:template rope_qknorm_bwd
-// mj:doc Gradient of RoPE and QK-norm for q and k, and the cast of v's gradient, into one dqkv.
+// mj:doc Gradient of RoPE and QK-norm for q and k, in place in dqkv.
 // mj:family cpu cuda
 // mj:kernel rope_qknorm_bwd
 // mj:args MjRopeQknormBwdArgs
@@ -26,26 +26,22 @@ MJ_FN void head_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, MjHead 
     mj_store_bf16(dx, &back, left);
 }
 
-/* left: head_dim, or MJ_WHOLE for a chunk. All of a head is loaded before any of it is used. */
+/* left: head_dim, or MJ_WHOLE for a chunk. All of a head is loaded before any of it is used. v's part stays as it is. */
 MJ_FN void token_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, int32_t n, int32_t head_dim, int32_t left)
 {
     for (int32_t h = 0; h < HEADS; h++) {
-        const int64_t at = (int64_t)n * HEADS + h, from = at * head_dim;
+        const int64_t at = (int64_t)n * HEADS + h;
         const int64_t q = ((int64_t)n * 3 * HEADS + h) * head_dim;
         const int64_t k = q + (int64_t)HEADS * head_dim;
-        const int64_t v = k + (int64_t)HEADS * head_dim;
         MjHead of_q, of_k;
-        MjLanes dv;
         mj_load_bf16(&of_q.x, args->qkv + q, left);
-        mj_load_f32(&of_q.d, args->dq + from, left);
+        mj_load_bf16(&of_q.d, args->dqkv + q, left);
         mj_load_bf16(&of_k.x, args->qkv + k, left);
-        mj_load_f32(&of_k.d, args->dk + from, left);
-        mj_load_f32(&dv, args->dv + from, left);
+        mj_load_bf16(&of_k.d, args->dqkv + k, left);
         of_q.rstd = args->q_rstd[at];
         of_k.rstd = args->k_rstd[at];
         head_bwd(args, rope, &of_q, head_dim, left, args->dqkv + q);
         head_bwd(args, rope, &of_k, head_dim, left, args->dqkv + k);
-        mj_store_bf16(args->dqkv + v, &dv, left);
     }
 }
 

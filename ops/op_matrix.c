@@ -167,7 +167,7 @@ static double ab_flops(const void *args)
     const MjAttentionBwdArgs *a = args;
     return 10.0 * pairs(a->tokens, a->window, a->longest) * a->heads * a->head_dim;
 }
-static double ab_bytes(const void *args) { return 22.0 * (double)ab_nhd(args) + 8.0 * (double)ab_hn(args); }
+static double ab_bytes(const void *args) { return 16.0 * (double)ab_nhd(args) + 8.0 * (double)ab_hn(args); }
 
 const MjOpRow mj_row_attention_bwd = {
     .id = MJ_OP_ATTENTION_BWD, .name = "attention_bwd", .doc = "Gradients of attention: delta, dq, then dk and dv",
@@ -185,9 +185,7 @@ const MjOpRow mj_row_attention_bwd = {
                 MJ_BUFFER(MjAttentionBwdArgs, dout, MJ_BUF_BF16, MJ_IN, ab_nhd, ab_d),
                 MJ_BUFFER(MjAttentionBwdArgs, lse, MJ_BUF_F32, MJ_IN, ab_hn, ab_n),
                 MJ_BUFFER(MjAttentionBwdArgs, delta, MJ_BUF_F32, MJ_SCRATCH, ab_hn, ab_n),
-                MJ_BUFFER(MjAttentionBwdArgs, dq, MJ_BUF_F32, MJ_OUT, ab_nhd, ab_d),
-                MJ_BUFFER(MjAttentionBwdArgs, dk, MJ_BUF_F32, MJ_OUT, ab_nhd, ab_d),
-                MJ_BUFFER(MjAttentionBwdArgs, dv, MJ_BUF_F32, MJ_OUT, ab_nhd, ab_d)},
+                MJ_BUFFER(MjAttentionBwdArgs, dqkv, MJ_BUF_BF16, MJ_OUT, ab_qkv, ab_d)},
     .flops = ab_flops, .bytes = ab_bytes,
     .proof = MJ_OP_PROOF(mj_setup_attention_bwd, mj_fill_attention_bwd, mj_case_ref_attention_bwd, ab_length,
                          mj_shapes_attention, mj_bench_attention),

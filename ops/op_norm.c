@@ -121,21 +121,18 @@ MJ_COUNT(rb_nh, MjRopeQknormBwdArgs, (int64_t)a->tokens * a->heads)
 MJ_COUNT(rb_nhd, MjRopeQknormBwdArgs, (int64_t)a->tokens * a->heads * a->head_dim)
 MJ_COUNT(rb_qkv, MjRopeQknormBwdArgs, (int64_t)a->tokens * a->heads * a->head_dim * 3)
 static double rb_length(const void *args) { return (double)((const MjRopeQknormBwdArgs *)args)->head_dim; }
-static double rb_bytes(const void *args) { return 22.0 * (double)rb_nhd(args) + 8.0 * (double)rb_nh(args); }
+static double rb_bytes(const void *args) { return 12.0 * (double)rb_nhd(args) + 8.0 * (double)rb_nh(args); } /* nothing of v */
 static double rb_flops(const void *args) { return 2.0 * 14.0 * (double)rb_nhd(args); }
 
 const MjOpRow mj_row_rope_qknorm_bwd = {
-    .id = MJ_OP_ROPE_QKNORM_BWD, .name = "rope_qknorm_bwd", .doc = "Gradient of RoPE and QK-norm, and v's cast", .args_bytes = sizeof(MjRopeQknormBwdArgs),
+    .id = MJ_OP_ROPE_QKNORM_BWD, .name = "rope_qknorm_bwd", .doc = "Gradient of RoPE and QK-norm, in place", .args_bytes = sizeof(MjRopeQknormBwdArgs),
     .fields = {MJ_FIELD(MjRopeQknormBwdArgs, tokens), MJ_FIELD(MjRopeQknormBwdArgs, heads), MJ_FIELD(MjRopeQknormBwdArgs, head_dim)},
     .phases = {{"rope_qknorm_bwd", MJ_WORK_ROWS, rb_n, NULL, 8}}, /* as above */
     .buffers = {MJ_BUFFER(MjRopeQknormBwdArgs, qkv, MJ_BUF_BF16, MJ_IN, rb_qkv, rb_d),
                 MJ_BUFFER(MjRopeQknormBwdArgs, pos, MJ_BUF_I32, MJ_IN, rb_n, NULL),
                 MJ_BUFFER(MjRopeQknormBwdArgs, q_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),
                 MJ_BUFFER(MjRopeQknormBwdArgs, k_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),
-                MJ_BUFFER(MjRopeQknormBwdArgs, dq, MJ_BUF_F32, MJ_IN, rb_nhd, rb_d),
-                MJ_BUFFER(MjRopeQknormBwdArgs, dk, MJ_BUF_F32, MJ_IN, rb_nhd, rb_d),
-                MJ_BUFFER(MjRopeQknormBwdArgs, dv, MJ_BUF_F32, MJ_IN, rb_nhd, rb_d),
-                MJ_BUFFER(MjRopeQknormBwdArgs, dqkv, MJ_BUF_BF16, MJ_OUT, rb_qkv, rb_d)},
+                MJ_BUFFER(MjRopeQknormBwdArgs, dqkv, MJ_BUF_BF16, MJ_INOUT, rb_qkv, rb_d)},
     .flops = rb_flops, .bytes = rb_bytes,
     .proof = MJ_OP_PROOF(mj_setup_rope_qknorm_bwd, mj_fill_rope_qknorm_bwd, mj_ref_rope_qknorm_bwd, rb_length,
                          mj_shapes_heads, mj_bench_heads),

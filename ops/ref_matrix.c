@@ -284,6 +284,13 @@ void mj_fill_attention_bwd(MjCase *c)
     forward_close(f);
 }
 
+void mj_want_attention_gradient(MjCase *c, int32_t part, int64_t n, int64_t h, int64_t d, double value, double size)
+{
+    const MjAttentionBwdArgs *a = (const MjAttentionBwdArgs *)(const void *)c->args.bytes;
+    mj_case_want_within(c, "dqkv", ((n * 3 + part) * a->heads + h) * a->head_dim + d, value,
+                        1e-30 + MJ_REF_ATTENTION_TOLERANCE * size + 0x1p-8 * fabs(value));
+}
+
 void mj_case_ref_attention_bwd(MjCase *c)
 {
     const MjAttentionBwdArgs *a = (const MjAttentionBwdArgs *)(const void *)c->args.bytes;
@@ -298,9 +305,10 @@ void mj_case_ref_attention_bwd(MjCase *c)
                                   .dv_size = all + 3 * rows * dim + 2 * rows};
     mj_ref_attention_bwd(a, &g);
     for (size_t i = 0; i < rows * dim; i++) {
-        mj_case_want_within(c, "dq", (int64_t)i, g.dq[i], 1e-30 + MJ_REF_ATTENTION_TOLERANCE * g.dq_size[i / dim]);
-        mj_case_want_within(c, "dk", (int64_t)i, g.dk[i], 1e-30 + MJ_REF_ATTENTION_TOLERANCE * g.dk_size[i / dim]);
-        mj_case_want_within(c, "dv", (int64_t)i, g.dv[i], 1e-30 + MJ_REF_ATTENTION_TOLERANCE * g.dv_size[i / dim]);
+        const int64_t n = (int64_t)(i / dim) / a->heads, h = (int64_t)(i / dim) % a->heads, d = (int64_t)(i % dim);
+        mj_want_attention_gradient(c, 0, n, h, d, g.dq[i], g.dq_size[i / dim]);
+        mj_want_attention_gradient(c, 1, n, h, d, g.dk[i], g.dk_size[i / dim]);
+        mj_want_attention_gradient(c, 2, n, h, d, g.dv[i], g.dv_size[i / dim]);
     }
     free(all);
 }

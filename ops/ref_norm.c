@@ -186,14 +186,14 @@ static void head_gradient(MjCase *c, int64_t n, int64_t h, int part)
     const MjRopeQknormBwdArgs *a = ARGS(MjRopeQknormBwdArgs, c);
     const int32_t dim = a->head_dim;
     const int64_t at = n * a->heads + h, x_at = ((n * 3 + part) * a->heads + h) * dim;
-    const float *d = (part == 0 ? a->dq : a->dk) + at * dim;
     const double rstd = (double)(part == 0 ? a->q_rstd : a->k_rstd)[at], gain = (double)a->gain;
-    double z[128], dz[128], dot = 0.0, reach = 0.0;
+    double d[128], z[128], dz[128], dot = 0.0, reach = 0.0;
+    for (int j = 0; j < dim; j++) d[j] = mj_ref_decode(MJ_BUF_BF16, a->dqkv, x_at + j);
     rope(a->qkv + x_at, a->pos[n], (double)a->rope_base, dim, z);
-    for (int j = 0; j < dim; j++) dot += (double)d[j] * z[j];
+    for (int j = 0; j < dim; j++) dot += d[j] * z[j];
     for (int j = 0; j < dim; j++) {
-        dz[j] = gain * rstd * ((double)d[j] - z[j] * rstd * rstd * dot / dim);
-        reach = fmax(reach, gain * rstd * (fabs((double)d[j]) + 4.0));
+        dz[j] = gain * rstd * (d[j] - z[j] * rstd * rstd * dot / dim);
+        reach = fmax(reach, gain * rstd * (fabs(d[j]) + 4.0));
     }
     for (int j = 0; j < dim / 2; j++) {
         const double angle = a->pos[n] * pow((double)a->rope_base, -2.0 * j / dim);
@@ -208,8 +208,9 @@ void mj_ref_rope_qknorm_bwd(MjCase *c)
         for (int64_t h = 0; h < a->heads; h++) {
             head_gradient(c, n, h, 0);
             head_gradient(c, n, h, 1);
-            for (int64_t j = 0; j < a->head_dim; j++)
-                mj_case_want(c, "dqkv", ((n * 3 + 2) * a->heads + h) * a->head_dim + j,
-                             (double)a->dv[(n * a->heads + h) * a->head_dim + j], 0.0);
+            for (int64_t j = 0; j < a->head_dim; j++) {
+                const int64_t v = ((n * 3 + 2) * a->heads + h) * a->head_dim + j;
+                mj_case_want_within(c, "dqkv", v, mj_ref_decode(MJ_BUF_BF16, a->dqkv, v), 0.0);
+            }
         }
 }

@@ -166,10 +166,9 @@ static void add(double *to, double factor, const uint16_t *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) to[i] += factor * value_of(x[i]);
 }
-static void want_row(MjCase *c, const View *a, const char *name, int64_t n, int64_t h, const double *row, double size)
+static void want_row(MjCase *c, const View *a, int32_t part, int64_t n, int64_t h, const double *row, double size)
 {
-    for (int64_t d = 0; d < a->dim; d++)
-        mj_case_want_within(c, name, (n * a->heads + h) * a->dim + d, row[d], 1e-30 + MJ_REF_ATTENTION_TOLERANCE * size);
+    for (int64_t d = 0; d < a->dim; d++) mj_want_attention_gradient(c, part, n, h, d, row[d], size);
 }
 
 static void want_dq(MjCase *c, const View *a, int64_t i, int64_t h)
@@ -181,7 +180,7 @@ static void want_dq(MjCase *c, const View *a, int64_t i, int64_t h)
         add(dq, w.ds, at(a, a->k, j, h), a->dim);
         size += w.ds_size * rms(at(a, a->k, j, h), a->dim);
     }
-    want_row(c, a, "dq", i, h, dq, size);
+    want_row(c, a, 0, i, h, dq, size);
 }
 
 static void want_dkv(MjCase *c, const View *a, int64_t j, int64_t h)
@@ -195,8 +194,8 @@ static void want_dkv(MjCase *c, const View *a, int64_t j, int64_t h)
         dk_size += w.ds_size * rms(at(a, a->q, i, h), a->dim);
         dv_size += w.p * rms(at(a, a->dout, i, h), a->dim);
     }
-    want_row(c, a, "dk", j, h, dk, dk_size);
-    want_row(c, a, "dv", j, h, dv, dv_size);
+    want_row(c, a, 1, j, h, dk, dk_size);
+    want_row(c, a, 2, j, h, dv, dv_size);
 }
 
 void mj_sample_attention_bwd(MjCase *c)

@@ -102,6 +102,9 @@ void mj_ref_layout(MjRefLayout *layout);
 int32_t mj_ref_rows(const MjOpShape *shape);             /* rows that the layout needs */
 void mj_ref_choose(MjCase *c, int32_t *expert, int32_t tokens, int32_t live, int32_t experts, int32_t top_k);
 
+/* dq, dk or dv (part 0, 1 or 2) of token n: within MJ_REF_ATTENTION_TOLERANCE of its row's size, and bf16's rounding. */
+void mj_want_attention_gradient(MjCase *c, int32_t part, int64_t n, int64_t h, int64_t d, double value, double size);
+
 /* Sampled references of the matrix ops (ref_sample.c), from the same definitions as the full ones. */
 void mj_sample_gemm(MjCase *c);
 void mj_sample_attention_fwd(MjCase *c);

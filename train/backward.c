@@ -142,13 +142,12 @@ static int attention_bwd(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
     MJ_TRY(mj_linear_dgrad(m, &dy, &l->wo, m->s.dx_a, MJ_T_BF16, m->tokens, NULL, err));
     MJ_TRY(mj_linear_wgrad(m, &dy, &l->att_in, &l->wo, m->tokens, NULL, err));
     MjAttentionBwdArgs a = {.q = l->q, .k = l->k, .qkv = l->qkv_out, .pos = m->pos, .out = l->att, .dout = m->s.dx_a,
-                            .lse = l->lse, .delta = m->s.delta, .dq = m->s.dq, .dk = m->s.dk, .dv = m->s.dv,
+                            .lse = l->lse, .delta = m->s.delta, .dqkv = m->s.dqkv,
                             .scale = mj_attention_scale(d), .tokens = m->tokens, .heads = d->heads,
                             .head_dim = d->head_dim, .window = window, .longest = d->seq_len};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ATTENTION_BWD, &a, "attention", err));
-    MjRopeQknormBwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q_rstd = l->q_rstd, .k_rstd = l->k_rstd, .dq = m->s.dq,
-                             .dk = m->s.dk, .dv = m->s.dv, .dqkv = m->s.dqkv, .rope_base = MJ_ROPE_BASE,
-                             .gain = MJ_QK_GAIN, .eps = MJ_RMS_EPS, .tokens = m->tokens, .heads = d->heads,
+    MjRopeQknormBwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q_rstd = l->q_rstd, .k_rstd = l->k_rstd,
+                             .dqkv = m->s.dqkv, .rope_base = MJ_ROPE_BASE, .gain = MJ_QK_GAIN, .eps = MJ_RMS_EPS, .tokens = m->tokens, .heads = d->heads,
                              .head_dim = d->head_dim};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ROPE_QKNORM_BWD, &r, "rope", err));
     MjOperand dqkv = mj_linear_gradient(m, fp8, m->s.dqkv, 3 * d->width);

@@ -29,7 +29,7 @@ size_t mj_memory_predict(const MjDims *d, bool kmajor) {
     double largest = larger(lin ? 3 * n * w : 0, mlp ? larger(n * larger(w, f), r * larger(w, g)) : 0);
     double scratch = largest * (d->tensor_recipe ? copy : 2 * fp8) + (lin ? 2 * n * w : 0);
     scratch += 2 * larger(!lin || (moe && !mlp) ? n : 0, !mlp || d->tensor_recipe ? r : 0) * w;
-    scratch += 2 * larger(n * f, r * g) + n * w * (2 + 4 + 12 + 6) + 4 * n * heads;
+    scratch += 2 * larger(n * f, r * g) + n * w * (2 + 4 + 6) + 4 * n * heads;
     scratch += moe ? 2 * n * w + (f > 0 ? 2 * n * w : 0) + 2 * r * w + n * (4 * e + 4 * k) + n / 256 * e * (4 * w + 4) : 0;
     scratch += 2.0 * d->loss_chunk * v + 4 * n + larger(parameters, n) / 512;
     return (size_t)(weights + layers * layer + ends + scratch);

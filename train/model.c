@@ -145,9 +145,6 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     s->dx_b = take_bf16(b, d->experts > 0 ? n * w : 0, "router's input gradient");
     s->dx_f32 = take_f32(b, n * w, "branch gradient");
     s->routed = take_bf16(b, r * w, "expert outputs, input gradients");
-    s->dq = take_f32(b, n * w, "query gradient");
-    s->dk = take_f32(b, n * w, "key gradient");
-    s->dv = take_f32(b, n * w, "value gradient");
     s->delta = take_f32(b, n * d->heads, "attention delta");
     s->dqkv = take_bf16(b, n * 3 * w, "qkv gradient");
     s->dgate = take_f32(b, n * d->top_k, "gate gradient");

@@ -83,7 +83,7 @@ typedef struct MjScratch {
     uint16_t *dx_a, *dx_b;       /* (N, W) */
     float *dx_f32;               /* (N, W) */
     uint16_t *routed;            /* (R, W): outputs of a layer's experts; backward, their inputs' gradient */
-    float *dq, *dk, *dv, *delta; /* (N, H, D) x 3, (H, N) */
+    float *delta; /* (H, N) */
     uint16_t *dqkv;              /* (N, 3, H, D) */
     float *dgate, *dlogit, *router_partial; /* (N, K), (N, E), (ceil(N/256), E, W) */
     int32_t *map;                /* (E, ceil(N/256)) */
