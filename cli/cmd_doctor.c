@@ -157,7 +157,8 @@ static void cuda_row(MjTable *t)
     if (found) {
         const MjDeviceInfo *info = dev->ops->info(dev);
         char mem[32];
-        snprintf(text, sizeof text, "%s, %s, %s", info->name, info->target, mj_format_bytes((double)info->memory_bytes, mem));
+        snprintf(text, sizeof text, "%s, %s, %s%s", info->name, info->target, mj_format_bytes((double)info->memory_bytes, mem),
+                 info->pool ? "" : "; it has no memory pools, so that freeing a buffer waits for the device");
     }
     row(t, "cuda device", found, found ? text : err.message, "use --device cpu");
     mj_device_close(dev);

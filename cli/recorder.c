@@ -128,6 +128,7 @@ static json_t *totals_json(const MjTrainTotals *t)
         {"bf16_peak_flops", t->bf16_peak_flops},
         {"flops_per_token", t->flops_per_token},
         {"peak_mem_bytes", (double)t->peak_bytes},
+        {"reserved_mem_bytes", (double)t->reserved_bytes},
         {"predicted_mem_bytes", (double)t->predicted_bytes},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {

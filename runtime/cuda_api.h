@@ -22,6 +22,7 @@ typedef struct MjCuLibrary_ *MjCuLibrary;
 typedef struct MjCuKernel_ *MjCuKernel; /* also accepted where the API takes a CUfunction */
 typedef struct MjCuGraph_ *MjCuGraph;
 typedef struct MjCuGraphExec_ *MjCuGraphExec;
+typedef struct MjCuMemPool_ *MjCuMemPool; /* CUmemoryPool */
 
 enum {
     MJ_CU_SUCCESS = 0,
@@ -62,7 +63,8 @@ enum { /* CUdevice_attribute */
     MJ_CU_DEV_L2_BYTES = 38,
     MJ_CU_DEV_COMPUTE_MAJOR = 75,
     MJ_CU_DEV_COMPUTE_MINOR = 76,
-    MJ_CU_DEV_MAX_SHARED_OPTIN = 97
+    MJ_CU_DEV_MAX_SHARED_OPTIN = 97,
+    MJ_CU_DEV_MEMORY_POOLS = 115
 };
 
 enum { /* CUfunction_attribute */
@@ -78,6 +80,26 @@ enum { /* CUlaunchAttributeID */
     MJ_CU_LAUNCH_CLUSTER_DIMENSION = 4,
     MJ_CU_LAUNCH_PROGRAMMATIC_SERIALIZATION = 6
 };
+
+enum { /* CUmemPool_attribute; all of them 64-bit */
+    MJ_CU_POOL_RELEASE_THRESHOLD = 4,
+    MJ_CU_POOL_RESERVED = 5, /* backing memory that the pool holds */
+    MJ_CU_POOL_USED = 7      /* of it, what its allocations lie on */
+};
+
+enum { MJ_CU_MEM_PINNED = 1, MJ_CU_MEM_ON_DEVICE = 1 }; /* CUmemAllocationType, CUmemLocationType */
+
+typedef struct MjCuMemPoolProps {
+    int type;         /* MJ_CU_MEM_PINNED, the only one */
+    int handle_types; /* 0: not shared with other processes */
+    struct {
+        int type, id;
+    } location; /* MJ_CU_MEM_ON_DEVICE, the device */
+    void *security;
+    size_t max_bytes; /* 0: the device's */
+    unsigned char reserved[56]; /* zero */
+} MjCuMemPoolProps;
+_Static_assert(sizeof(MjCuMemPoolProps) == 88, "CUmemPoolProps has 88 bytes");
 
 enum { MJ_CU_STREAM_NON_BLOCKING = 1, MJ_CU_CAPTURE_THREAD_LOCAL = 1, MJ_CU_EVENT_DISABLE_TIMING = 2 };
 
@@ -103,6 +125,14 @@ typedef struct MjCuLaunchConfig {
 /* CUtensorMapDataType, CUtensorMapSwizzle and the like are passed as their numbers; see runtime/cuda_tensor_map.h. */
 
 /* X(name without "cu", (parameters)): every entry point is required. */
+#define MJ_CU_POOL_FUNCTIONS(X)                                                                               \
+    X(MemPoolCreate, (MjCuMemPool * pool, const MjCuMemPoolProps *props))                                     \
+    X(MemPoolDestroy, (MjCuMemPool pool))                                                                     \
+    X(MemPoolTrimTo, (MjCuMemPool pool, size_t keep_bytes))                                                   \
+    X(MemPoolSetAttribute, (MjCuMemPool pool, int attribute, void *value))                                    \
+    X(MemPoolGetAttribute, (MjCuMemPool pool, int attribute, void *value))                                    \
+    X(MemAllocFromPoolAsync, (MjCuPtr * ptr, size_t bytes, MjCuMemPool pool, MjCuStream stream))              \
+    X(MemFreeAsync, (MjCuPtr ptr, MjCuStream stream))
 #define MJ_CU_FUNCTIONS(X)                                                                                    \
     X(Init, (unsigned flags))                                                                                 \
     X(DriverGetVersion, (int *version))                                                                       \
@@ -119,6 +149,7 @@ typedef struct MjCuLaunchConfig {
     X(MemGetInfo, (size_t * free_bytes, size_t * total))                                                      \
     X(MemAlloc, (MjCuPtr * ptr, size_t bytes))                                                                \
     X(MemFree, (MjCuPtr ptr))                                                                                 \
+    MJ_CU_POOL_FUNCTIONS(X)                                                                                   \
     X(MemHostAlloc, (void **ptr, size_t bytes, unsigned flags))                                               \
     X(MemFreeHost, (void *ptr))                                                                               \
     X(MemcpyHtoDAsync, (MjCuPtr dst, const void *src, size_t bytes, MjCuStream stream))                       \

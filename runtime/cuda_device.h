@@ -15,6 +15,7 @@
 typedef struct CudaAllocation {
     MjCuPtr ptr;
     size_t bytes;
+    bool dropped; /* freed while a graph was captured: goes back when the capture ends */
     char what[48];
 } CudaAllocation;
 
@@ -38,6 +39,7 @@ typedef struct CudaDevice {
     MjCuContext context;
     MjCuStream stream;
     MjDeviceInfo info;
+    MjCuMemPool pool; /* where buffers come from; NULL: the device has none, and each is cuMemAlloc's */
     CudaAllocation *allocations; /* n_allocations of cap_allocations */
     size_t n_allocations, cap_allocations;
     size_t now_bytes, peak_bytes;
@@ -70,6 +72,14 @@ int mj_cuda_refuse_in_capture(CudaDevice *d, const char *call, MjError *err);
         }                                                                                                     \
     } while (0)
 
+/* cuda_pool.c: memory of the stream's order. */
+int mj_cuda_pool_open(CudaDevice *d, MjError *err);
+void mj_cuda_pool_close(CudaDevice *d); /* after the last buffer was given back */
+int mj_cuda_pool_take(CudaDevice *d, size_t bytes, const char *what, MjCuPtr *out, MjError *err);
+void mj_cuda_pool_give(CudaDevice *d, MjCuPtr ptr);
+size_t mj_cuda_pool_unused(const CudaDevice *d); /* bytes that the pool holds and no buffer lies on */
+void mj_cuda_free_dropped(CudaDevice *d); /* cuda_memory.c: what was freed during the capture that has just ended */
+
 /* Members of mj_device_cuda. cuda_memory.c: */
 int mj_cuda_staging_open(CudaDevice *d, MjError *err);
 void mj_cuda_memory_close(CudaDevice *d); /* staging buffers and whatever is still allocated */
@@ -77,6 +87,7 @@ int mj_cuda_alloc(MjDevice *dev, size_t bytes, const char *what, void **out, MjE
 void mj_cuda_free(MjDevice *dev, void *ptr);
 size_t mj_cuda_allocated_bytes(const MjDevice *dev);
 size_t mj_cuda_peak_bytes(const MjDevice *dev);
+size_t mj_cuda_reserved_bytes(const MjDevice *dev); /* cuda_pool.c */
 int mj_cuda_upload(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);
 int mj_cuda_download(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);
 int mj_cuda_fill(MjDevice *dev, void *dst, int byte, size_t bytes, MjError *err);

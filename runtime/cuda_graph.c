@@ -83,6 +83,7 @@ int mj_cuda_graph_end(MjDevice *dev, MjGraph **out, MjError *err) {
     *g = (MjGraph){.exec = exec, .nodes = nodes};
     *out = g;
 out:
+    mj_cuda_free_dropped(d);
     if (graph != NULL) (void)d->cu->GraphDestroy(graph); /* the executable graph lives on */
     return rc;
 }

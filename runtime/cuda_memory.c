@@ -1,4 +1,5 @@
-/* Memory of the cuda device: tracked allocations, copies through pinned staging, fills. */
+/* Memory of the cuda device: which buffer holds what, copies through pinned staging, fills. All of it in the order of the
+ * device's one stream. Where buffers come from is cuda_pool.c's. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,8 @@ void mj_cuda_memory_close(CudaDevice *d) {
         if (d->staging[i].in_use != NULL) (void)d->cu->EventDestroy(d->staging[i].in_use);
         if (d->staging[i].host != NULL) (void)d->cu->MemFreeHost(d->staging[i].host);
     }
-    for (size_t i = 0; i < d->n_allocations; i++) (void)d->cu->MemFree(d->allocations[i].ptr);
+    for (size_t i = 0; i < d->n_allocations; i++) mj_cuda_pool_give(d, d->allocations[i].ptr);
+    mj_cuda_pool_close(d);
     free(d->allocations);
 }
 
@@ -35,6 +37,7 @@ static int compare_size(const void *a, const void *b) {
 static int out_of_memory(CudaDevice *d, size_t bytes, const char *what, MjError *err) {
     size_t free_bytes = 0, total = 0;
     if (d->cu->MemGetInfo(&free_bytes, &total) != MJ_CU_SUCCESS) total = d->info.memory_bytes;
+    free_bytes += mj_cuda_pool_unused(d); /* the driver's, but this run's for the asking */
     MjStr held = MJ_STR_INIT;
     if (d->n_allocations > 0) {
         CudaAllocation *sorted = mj_xmalloc(d->n_allocations * sizeof *sorted);
@@ -59,17 +62,17 @@ int mj_cuda_alloc(MjDevice *dev, size_t bytes, const char *what, void **out, MjE
     MjCuPtr ptr = 0;
     int rc;
     if (bytes == 0) bytes = 256; /* a valid pointer for an empty buffer */
+    MJ_TRY(mj_cuda_refuse_in_capture(d, "alloc", err)); /* it would become a node of the graph, which owned the memory */
     MJ_TRY(mj_cuda_make_current(d, err));
-    MjCuResult r = d->cu->MemAlloc(&ptr, bytes);
-    if (r == MJ_CU_OUT_OF_MEMORY) return out_of_memory(d, bytes, what, err);
-    if (r != MJ_CU_SUCCESS) return mj_cuda_async_error(d, r, "cuMemAlloc", what, err);
+    rc = mj_cuda_pool_take(d, bytes, what, &ptr, err);
+    if (rc == MJ_ERR_MEMORY) return out_of_memory(d, bytes, what, err);
+    if (rc != 0) goto out;
     if (d->n_allocations == d->cap_allocations) {
         d->cap_allocations = d->cap_allocations == 0 ? 64 : d->cap_allocations * 2;
         d->allocations = mj_xrealloc(d->allocations, d->cap_allocations * sizeof *d->allocations);
     }
     CudaAllocation *a = &d->allocations[d->n_allocations++];
-    a->ptr = ptr;
-    a->bytes = bytes;
+    *a = (CudaAllocation){.ptr = ptr, .bytes = bytes};
     snprintf(a->what, sizeof a->what, "%s", what != NULL ? what : "unnamed");
     d->now_bytes += bytes;
     if (d->now_bytes > d->peak_bytes) d->peak_bytes = d->now_bytes;
@@ -78,16 +81,26 @@ out:
     return rc;
 }
 
+static void forget(CudaDevice *d, size_t i) {
+    const MjCuPtr ptr = d->allocations[i].ptr;
+    d->now_bytes -= d->allocations[i].bytes;
+    d->allocations[i] = d->allocations[--d->n_allocations];
+    if (mj_cuda_make_current(d, NULL) == 0) mj_cuda_pool_give(d, ptr);
+}
+
 void mj_cuda_free(MjDevice *dev, void *ptr) {
     CudaDevice *d = mj_cuda_device(dev);
     for (size_t i = 0; i < d->n_allocations; i++) {
         if (d->allocations[i].ptr != (MjCuPtr)(uintptr_t)ptr) continue;
-        d->now_bytes -= d->allocations[i].bytes;
-        d->allocations[i] = d->allocations[--d->n_allocations];
-        d->counters.waits++; /* the driver waits for the device before it frees */
-        if (mj_cuda_make_current(d, NULL) == 0) (void)d->cu->MemFree((MjCuPtr)(uintptr_t)ptr);
+        if (d->capturing) d->allocations[i].dropped = true; /* the free would be captured, and fail: no node made this buffer */
+        else forget(d, i);
         return;
     }
+}
+
+void mj_cuda_free_dropped(CudaDevice *d) {
+    for (size_t i = d->n_allocations; i-- > 0;)
+        if (d->allocations[i].dropped) forget(d, i);
 }
 
 size_t mj_cuda_allocated_bytes(const MjDevice *dev) { return ((const CudaDevice *)dev)->now_bytes; }

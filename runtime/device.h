@@ -36,6 +36,7 @@ typedef struct MjDeviceInfo {
     size_t l2_bytes;    /* cuda: of the L2 cache; 0 = unknown */
     bool fp8;           /* e4m3 and e5m2 products; a cpu computes them in wider types */
     bool lost;          /* cuda: an error came that no kernel is to blame for; every later call fails */
+    bool pool;          /* cuda: buffers come from a memory pool; else each is the driver's own, and freeing one waits */
     bool graphs;        /* launches can be captured and replayed (not when each of them is waited for) */
 } MjDeviceInfo;
 
@@ -74,11 +75,13 @@ typedef struct MjDeviceOps {
     int (*open)(const MjDeviceOptions *opt, MjDevice **out, MjError *err);
     void (*close)(MjDevice *dev);
     const MjDeviceInfo *(*info)(const MjDevice *dev);
-    /* Memory: 256-byte aligned, not zeroed. Never called in the step loop. */
+    /* Memory: 256-byte aligned, not zeroed. Never called in the step loop. `free` is in stream order: after the work handed
+     * over before it. During a capture alloc is refused, and what is freed is kept until graph_end. */
     int (*alloc)(MjDevice *dev, size_t bytes, const char *what, void **out, MjError *err);
     void (*free)(MjDevice *dev, void *ptr);
     size_t (*allocated_bytes)(const MjDevice *dev); /* now; peak through peak_bytes */
     size_t (*peak_bytes)(const MjDevice *dev);
+    size_t (*reserved_bytes)(const MjDevice *dev); /* taken from the system: allocated_bytes, and what is kept for the next alloc */
     int (*upload)(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err);   /* stream order */
     int (*download)(MjDevice *dev, void *dst, const void *src, size_t bytes, MjError *err); /* blocks */
     int (*fill)(MjDevice *dev, void *dst, int byte, size_t bytes, MjError *err);            /* stream order */

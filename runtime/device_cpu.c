@@ -461,6 +461,7 @@ const MjDeviceOps mj_device_cpu = {
     .free = cpu_free,
     .allocated_bytes = cpu_allocated_bytes,
     .peak_bytes = cpu_peak_bytes,
+    .reserved_bytes = cpu_allocated_bytes, /* nothing is kept */
     .upload = cpu_copy,
     .download = cpu_copy,
     .fill = cpu_fill,

@@ -1,5 +1,5 @@
-/* The cuda device behind MjDeviceOps: opening and closing, errors, the table. Its memory is cuda_memory.c's, modules and
- * launches cuda_module.c's, events and graphs cuda_graph.c's; libcuda's functions and the meaning of errors cuda_api.c's.
+/* The cuda device behind MjDeviceOps: opening and closing, errors, the table. Its memory is cuda_memory.c's
+ * and cuda_pool.c's, modules and launches cuda_module.c's, events and graphs cuda_graph.c's; libcuda's functions and the meaning of errors cuda_api.c's.
  *
  * Host calls are asynchronous unless they return host data. MOJIT_CUDA_SYNC=1 waits after every launch, so that the
  * launch that failed is named. */
@@ -53,7 +53,7 @@ int mj_cuda_async_error(CudaDevice *d, MjCuResult r, const char *call, const cha
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
 static int read_info(CudaDevice *d, MjError *err) {
-    int rc = 0, major = 0, minor = 0, units = 0, shared = 0, l2 = 0;
+    int rc = 0, major = 0, minor = 0, units = 0, shared = 0, l2 = 0, pools = 0;
     size_t memory = 0;
     CU(d, DeviceGetName(d->info.name, (int)sizeof d->info.name, d->device), NULL);
     CU(d, DeviceGetAttribute(&major, MJ_CU_DEV_COMPUTE_MAJOR, d->device), NULL);
@@ -61,6 +61,7 @@ static int read_info(CudaDevice *d, MjError *err) {
     CU(d, DeviceGetAttribute(&units, MJ_CU_DEV_MULTIPROCESSOR_COUNT, d->device), NULL);
     CU(d, DeviceGetAttribute(&shared, MJ_CU_DEV_MAX_SHARED_OPTIN, d->device), NULL);
     CU(d, DeviceGetAttribute(&l2, MJ_CU_DEV_L2_BYTES, d->device), NULL);
+    CU(d, DeviceGetAttribute(&pools, MJ_CU_DEV_MEMORY_POOLS, d->device), NULL);
     CU(d, DeviceTotalMem(&memory, d->device), NULL);
     if (major < 8) {
         rc = mj_error(err, MJ_ERR_MISSING,
@@ -77,6 +78,7 @@ static int read_info(CudaDevice *d, MjError *err) {
     d->info.memory_bytes = memory;
     d->info.max_shared_bytes = (size_t)shared;
     d->info.l2_bytes = (size_t)l2;
+    d->info.pool = pools != 0;
     d->info.driver_version = d->cu->driver_version;
     d->info.graphs = !d->sync_launches;
     d->info.fp8 = mj_target_fp8(d->info.target);
@@ -126,6 +128,7 @@ static int cuda_open(const MjDeviceOptions *opt, MjDevice **out, MjError *err) {
     MJ_TRY(mj_cuda_make_current(d, err));
     MJ_TRY(read_info(d, err));
     CU(d, StreamCreate(&d->stream, MJ_CU_STREAM_NON_BLOCKING), NULL);
+    MJ_TRY(mj_cuda_pool_open(d, err));
     MJ_TRY(mj_cuda_staging_open(d, err));
     *out = &d->base;
     return 0;
@@ -137,6 +140,7 @@ out:
 static void cuda_close(MjDevice *dev) {
     CudaDevice *d = mj_cuda_device(dev);
     if (d->cu != NULL && d->device >= 0 && mj_cuda_make_current(d, NULL) == 0) {
+        if (d->capturing) (void)mj_cuda_graph_end(dev, NULL, NULL);
         if (d->stream != NULL) (void)d->cu->StreamSynchronize(d->stream); /* closing: nobody is left to tell */
         mj_cuda_memory_close(d);
         if (d->stream != NULL) (void)d->cu->StreamDestroy(d->stream);
@@ -160,6 +164,7 @@ const MjDeviceOps mj_device_cuda = {
     .free = mj_cuda_free,
     .allocated_bytes = mj_cuda_allocated_bytes,
     .peak_bytes = mj_cuda_peak_bytes,
+    .reserved_bytes = mj_cuda_reserved_bytes,
     .upload = mj_cuda_upload,
     .download = mj_cuda_download,
     .fill = mj_cuda_fill,

@@ -325,6 +325,7 @@ void mj_train_totals(const MjTrain *t, MjTrainTotals *out) {
     mj_jit_counters(t->jit, &r.jit);
     r.compile_s = r.jit.compile_s;
     r.peak_bytes = t->device->ops->peak_bytes(t->device);
+    r.reserved_bytes = t->device->ops->reserved_bytes(t->device);
     *out = r;
 }
 

@@ -53,6 +53,7 @@ typedef struct MjTrainTotals {
     double flops_per_token;
     int64_t parameters, active_parameters;
     size_t peak_bytes;               /* device memory */
+    size_t reserved_bytes;           /* what the device took from the system for it, so far */
     size_t predicted_bytes;          /* by the formula of docs/memory.md */
     MjJitCounters jit;
     MjDeviceCounters last_step;      /* from the last step's first launch to its last */

@@ -14,6 +14,7 @@ sim() { # [NAME=VALUE]... COMMAND...: with a simulated GPU
 # ---- doctor
 expect 0 'nvidia driver +found +libcuda.so.1, CUDA 13.0' sim "$mojit" doctor
 expect 0 'cuda device +found +Simulated GPU, sm_90a, 8.0 GiB' sim "$mojit" doctor
+expect 0 'cuda device +found +Simulated GPU.*; it has no memory pools' sim MOJIT_SIMGPU_POOLS=0 "$mojit" doctor
 expect 0 'nvml +found +NVML 13.580.82, driver 580.82.07; GPU 0 Simulated GPU: 37 % busy, 2.0 GiB of 8.0 GiB in use; GPU 1 .* 38 %' \
     sim MOJIT_SIMGPU_DEVICES=2 "$mojit" doctor
 expect 0 'nvml +missing +the NVIDIA driver is 470.1; mojit needs 525' sim MOJIT_SIMGPU_NVML_DRIVER=470.1 "$mojit" doctor
@@ -86,6 +87,8 @@ expect 0 'a step on the GPU: 1 graph of [0-9]+ nodes in all, 0 launches beside t
     sim MOJIT_GENERIC_PATH="$pack" "$mojit" train "${gpu[@]}" --mode nocompile --set train.grad_accum=3 --set train.batch=1 --set train.seq_len=32 --set model.depth=1 --out acc
 check 'result.json counts one graph' grep -q '"graphs_per_step": 1,' acc/result.json
 check 'result.json counts no wait' grep -q '"waits_in_steps": 0' acc/result.json
+field() { grep -oE "\"$2\": [0-9]+" "$1/result.json" | grep -oE '[0-9]+$'; }
+check 'the pool holds what the buffers take' test "$(field acc reserved_mem_bytes)" -ge "$(field acc peak_mem_bytes)"
 
 # Memory: what was asked for, what holds the rest, and settings that exist.
 expect 1 "out of memory: [0-9.]+ MB asked for '.+'; of 4.0 MB, [0-9.]+ MB are free and this run holds [0-9.]+ MB \(largest: weights" \

@@ -8,7 +8,7 @@ src=$root/tests/simgpu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 flags=(-std=gnu17 -O1 -w -fPIC -I"$root/include" -I"$root" -I"$src")
-units=(sim_driver sim_exec sim_async sim_matrix sim_race sim_race_global)
+units=(sim_driver sim_pool sim_exec sim_async sim_matrix sim_race sim_race_global)
 command -v g++ >/dev/null || { echo "skipped: no g++, which the simulated GPU compiles kernels with"; exit 77; }
 
 for u in "${units[@]}"; do $cc "${flags[@]}" -c "$src/$u.c" -o "$dir/$u.o" || exit 1; done
@@ -17,8 +17,9 @@ cp "$build"/tests/simgpu/lib*.so* "$dir/lib/" 2>/dev/null
 
 # unit:line of every rule, and how it is taken out (a sed expression)
 rules() {
-    awk -v u=sim_driver '/^static int (check_geometry|sim_TensorMapEncodeTiled)/ { on = 1 } /^}/ { on = 0 }
+    awk -v u=sim_driver '/^static int (check_geometry|sim_TensorMapEncodeTiled|sim_MemFree\()/ { on = 1 } /^}/ { on = 0 }
         on && /\) return (1|719|912|801);/ && !/unreachable/ { print u ":" FNR ":s/) return [0-9]*;/) (void)0;/" }' "$src/sim_driver.c"
+    awk -v u=sim_pool '/\) return (1|801|900);/ && !/unreachable/ { print u ":" FNR ":s/) return [0-9]*;/) (void)0;/" }' "$src/sim_pool.c"
     for u in sim_exec sim_async sim_matrix sim_race sim_race_global; do
         awk -v u=$u '/^_Noreturn void sim_fail/ || /unreachable/ { next }
             /sim_fail\(SIM_CU/ { print u ":" FNR ":s/sim_fail(SIM_CU/if (0) sim_fail(SIM_CU/" }
@@ -28,6 +29,7 @@ rules() {
 
 noticed() { # whether any test fails with the library in $dir/lib
     local kernels=$src out
+    timeout 60 "$build/tests/simgpu/test_pool" "$dir/lib" >"$dir/out" 2>&1 || return 0
     timeout 120 "$build/tests/simgpu/test_rules" "$dir/lib" "$kernels" >"$dir/out" 2>&1 || return 0
     MOJIT_SIMGPU_RACES=1 timeout 120 "$build/tests/simgpu/test_rules" "$dir/lib" "$kernels" >"$dir/out" 2>&1 || return 0
     timeout 60 "$build/tests/simgpu/test_driver" "$dir/lib" "$kernels/kernels_good.cu" >"$dir/out" 2>&1 || return 0

@@ -1,4 +1,4 @@
-/* libcuda.so.1 of the simulator: devices, memory, streams, events, graphs, libraries, launches. Owns device memory and the
+/* libcuda.so.1 of the simulator: devices, memory (pools: sim_pool.c), streams, events, graphs, libraries, launches. Owns device memory and the
  * sticky error of a device; kernels run in sim_exec.c. Everything is done when the call returns.
  *
  * Chosen by MOJIT_CUDA_LIBRARY_PATH. Settings, read at cuInit:
@@ -23,25 +23,20 @@
 
 #include "runtime/cuda_api.h"
 #include "sim.h"
+#include "sim_pool.h"
 
 #define API __attribute__((visibility("default")))
 #define PAGE 4096u
 #define ARENA ((size_t)32 << 30) /* address space of one device; memory is committed as it is touched */
 #define MAX_DEVICES 8
 
-typedef struct Allocation {
-    char *start;
-    size_t bytes;
-    bool freed;
-} Allocation;
-
 typedef struct Device {
     char *arena;       /* ARENA bytes of address space */
     uint32_t *page_of; /* allocation number + 1 of each page */
     uint8_t *written;  /* a bit a byte of the arena */
     size_t used;       /* of the arena, never reused: a stale pointer is always caught */
-    size_t held;       /* bytes of live allocations */
-    Allocation *allocations;
+    size_t held;       /* bytes of live allocations, and what pools hold */
+    SimAllocation *allocations;
     size_t n, cap;
     int retained, error; /* sticky */
     char *report;
@@ -93,6 +88,7 @@ static bool initialised, protect;
 static size_t memory_bytes;
 static char device_name[128];
 static _Thread_local int current = -1;
+static const SimAllocation *last; /* accessed: most accesses fall in the one before */
 
 static Device *device_of(const void *p)
 {
@@ -106,7 +102,6 @@ bool sim_is_device_memory(const void *p) { return device_of(p) != NULL; }
 
 int sim_check_global(const void *p, size_t bytes, char *why, size_t cap)
 {
-    static const Allocation *last; /* most accesses fall in the one before */
     const char *c = p;
     if (last != NULL && !last->freed && c >= last->start && c + bytes <= last->start + last->bytes && current >= 0 &&
         (size_t)(c - devices[current].arena) < ARENA)
@@ -125,7 +120,7 @@ int sim_check_global(const void *p, size_t bytes, char *why, size_t cap)
         snprintf(why, cap, "no allocation is there");
         return -1;
     }
-    const Allocation *a = &d->allocations[number - 1];
+    const SimAllocation *a = &d->allocations[number - 1];
     if (a->freed) {
         snprintf(why, cap, "the allocation of %zu bytes at %p was freed", a->bytes, (void *)a->start);
         return -1;
@@ -291,6 +286,7 @@ static int sim_DeviceGetAttribute(int *v, int attribute, int dev)
     case MJ_CU_DEV_COMPUTE_MAJOR: *v = arch / 10; return 0;
     case MJ_CU_DEV_COMPUTE_MINOR: *v = arch % 10; return 0;
     case MJ_CU_DEV_MAX_SHARED_OPTIN: *v = max_shared(); return 0;
+    case MJ_CU_DEV_MEMORY_POOLS: *v = sim_pools(); return 0;
     default: return 1;
     }
 }
@@ -328,9 +324,11 @@ static int sim_DevicePrimaryCtxRelease(int dev)
     Device *d = &devices[dev];
     if (d->retained == 0) return 201;
     if (--d->retained > 0) return 0;
-    for (size_t i = 0; i < d->n; i++) d->allocations[i].freed = true; /* the context took its memory and error along */
-    madvise(d->arena, d->used, MADV_DONTNEED);
-    d->held = 0;
+    for (size_t i = 0; i < d->n; i++) { /* the context takes its memory and error along, but for what is a pool's */
+        if (d->allocations[i].freed || d->allocations[i].pool != NULL) continue;
+        d->held -= d->allocations[i].bytes;
+        sim_memory_remove(&d->allocations[i]);
+    }
     d->error = 0;
     free(d->report);
     d->report = NULL;
@@ -352,41 +350,82 @@ static int sim_MemGetInfo(size_t *free_bytes, size_t *total)
     return 0;
 }
 
-/* Starts 256 bytes into a page (no more alignment than the API promises) and leaves a page free after the end. */
-static int sim_MemAlloc(MjCuPtr *out, size_t bytes)
+int sim_live(void)
 {
     LIVE();
-    Device *d = here();
+    return 0;
+}
+int sim_stream_device(MjCuStream s) { return s->device; }
+bool sim_stream_captures(MjCuStream s) { return s->capture != NULL; }
+int sim_device_count(void) { return n_devices; }
+
+bool sim_memory_count(int device, int64_t bytes)
+{
+    Device *d = &devices[device];
+    if (bytes > 0 && d->held + (size_t)bytes > memory_bytes) return false;
+    d->held += (size_t)bytes;
+    return true;
+}
+
+/* Starts 256 bytes into a page (no more alignment than the API promises) and leaves a page free after the end. */
+SimAllocation *sim_memory_place(int device, size_t bytes)
+{
+    Device *d = &devices[device];
     const size_t pages = (256 + bytes + PAGE - 1) / PAGE + 1;
-    if (bytes == 0) return 1;
-    if (d->held + bytes > memory_bytes || d->used + pages * PAGE > ARENA) return 2;
+    if (d->used + pages * PAGE > ARENA) return NULL;
     if (d->n == d->cap) {
         d->cap = d->cap == 0 ? 256 : 2 * d->cap;
         d->allocations = realloc(d->allocations, d->cap * sizeof *d->allocations);
+        last = NULL;
     }
     char *base = d->arena + d->used;
-    if (mprotect(base, pages * PAGE, PROT_READ | PROT_WRITE) != 0) return 2;
+    if (mprotect(base, pages * PAGE, PROT_READ | PROT_WRITE) != 0) return NULL;
     for (size_t i = 0; i < pages; i++) d->page_of[d->used / PAGE + i] = (uint32_t)d->n + 1;
-    d->allocations[d->n++] = (Allocation){base + 256, bytes, false};
+    SimAllocation *a = &d->allocations[d->n++];
+    *a = (SimAllocation){.start = base + 256, .bytes = bytes};
     d->used += pages * PAGE;
-    d->held += bytes;
     if (bytes <= (size_t)64 << 20) memset(base + 256, 0xff, bytes); /* NaN in every float type: nobody lives on zeros */
     open_memory(d, false);
-    *out = (MjCuPtr)(uintptr_t)(base + 256);
+    return a;
+}
+
+SimAllocation *sim_memory_at(MjCuPtr p, int *device)
+{
+    Device *d = device_of((void *)(uintptr_t)p);
+    if (d == NULL) return NULL;
+    const uint32_t number = d->page_of[((char *)(uintptr_t)p - d->arena) / PAGE];
+    SimAllocation *a = number != 0 ? &d->allocations[number - 1] : NULL;
+    if (a == NULL || a->freed || a->start != (char *)(uintptr_t)p) return NULL;
+    *device = (int)(d - devices);
+    return a;
+}
+
+void sim_memory_remove(SimAllocation *a)
+{
+    a->freed = true;
+    madvise(a->start - 256, (256 + a->bytes + PAGE - 1) / PAGE * PAGE, MADV_DONTNEED);
+}
+
+static int sim_MemAlloc(MjCuPtr *out, size_t bytes)
+{
+    LIVE();
+    if (bytes == 0) return 1;
+    if (!sim_memory_count(current, (int64_t)bytes)) return 2;
+    const SimAllocation *a = sim_memory_place(current, bytes);
+    if (a == NULL) return 2;
+    *out = (MjCuPtr)(uintptr_t)a->start;
     return 0;
 }
 
 static int sim_MemFree(MjCuPtr p)
 {
+    int device = -1;
     if (p == 0) return 0;
-    Device *d = device_of((void *)(uintptr_t)p);
-    if (d == NULL) return 1;
-    const uint32_t number = d->page_of[((char *)(uintptr_t)p - d->arena) / PAGE];
-    Allocation *a = number != 0 ? &d->allocations[number - 1] : NULL;
-    if (a == NULL || a->freed || a->start != (char *)(uintptr_t)p) return 1;
-    a->freed = true;
-    d->held -= a->bytes;
-    madvise(a->start - 256, (256 + a->bytes + PAGE - 1) / PAGE * PAGE, MADV_DONTNEED);
+    SimAllocation *a = sim_memory_at(p, &device);
+    if (a == NULL) return 1;
+    if (a->pool != NULL) return 1; /* CUDA would free it without waiting for the work that uses it */
+    (void)sim_memory_count(device, -(int64_t)a->bytes);
+    sim_memory_remove(a);
     return 0;
 }
 
@@ -703,7 +742,9 @@ static int sim_StreamDestroy(MjCuStream s)
 static int sim_StreamSynchronize(MjCuStream s)
 {
     LIVE();
-    return s->capture != NULL ? 900 : 0;
+    if (s->capture != NULL) return 900;
+    sim_pool_observed(s);
+    return 0;
 }
 static int sim_StreamBeginCapture(MjCuStream s, int mode)
 {

@@ -161,6 +161,18 @@ static int lose_it(MjDevice *dev, MjError *err) { return lose(dev, false, NULL, 
 static int lose_in_a_graph(MjDevice *dev, MjError *err) { return lose(dev, true, NULL, err); }
 static int trap(MjDevice *dev, MjError *err) { return lose(dev, false, (void *)0x1000, err); }
 static int trap_in_a_graph(MjDevice *dev, MjError *err) { return lose(dev, true, (void *)0x1000, err); }
+/* After a dead kernel an allocation fails as everything does, a free does nothing, and closing ends. */
+static int alloc_after_trap(MjDevice *dev, MjError *err)
+{
+    void *p = NULL, *q = NULL;
+    int rc;
+    MJ_TRY(dev->ops->alloc(dev, 4096, "early", &p, err));
+    MJ_TRY(expect(trap(dev, NULL) == MJ_ERR_DEVICE, "the kernel lived", err));
+    dev->ops->free(dev, p);
+    rc = dev->ops->alloc(dev, 4096, "late", &q, err);
+out:
+    return rc;
+}
 static int no_such_kernel(MjDevice *dev, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
@@ -214,6 +226,9 @@ static const Case cases[] = {
     {"trap_in_sync", "cuda", {{"MOJIT_CUDA_SYNC", "1"}}, MJ_ERR_DEVICE, "launch rmsnorm_fwd [k] grid=7 block=32 cluster=1 shared=0: cu", trap},
     {"trap_in_a_graph", "cuda", {{NULL}}, MJ_ERR_DEVICE,
      "one of the 1 nodes of the graph launched last (with MOJIT_CUDA_SYNC=1", trap_in_a_graph},
+    {"alloc_after_trap", "cuda", {{NULL}}, MJ_ERR_DEVICE, "cuMemAllocFromPoolAsync(late): CUDA_ERROR_ILLEGAL_ADDRESS (700)", alloc_after_trap},
+    {"alloc_after_trap_without_pools", "cuda", {{"MOJIT_SIMGPU_POOLS", "0"}}, MJ_ERR_DEVICE, "cuMemAlloc(late): CUDA_ERROR_ILLEGAL_ADDRESS (700)",
+     alloc_after_trap},
     {"no_such_kernel", "cuda", {{NULL}}, MJ_ERR_DEVICE, "the image has no kernel 'kernel_that_is_not_there'", no_such_kernel},
 };
 
