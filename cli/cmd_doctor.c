@@ -152,7 +152,7 @@ static void cuda_row(MjTable *t)
 {
     MjError err = MJ_ERROR_INIT;
     MjDevice *dev = NULL;
-    char text[256];
+    char text[384];
     bool found = mj_device_open("cuda", NULL, &dev, &err) == 0;
     if (found) {
         const MjDeviceInfo *info = dev->ops->info(dev);
