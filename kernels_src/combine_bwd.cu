@@ -18,7 +18,7 @@
 MJ_KERNEL_BOUNDS(combine_bwd, MjCombineBwdArgs, 256, 2)
 {
     const MjQuantIn in = {args->dx, NULL, args->slot_of, TOP_K, MJ_T_F32, MJ_QUANT_GATED,
-                          mj_rows_used(args->offset, args->experts, ROWS), args->offset, args->experts, args->gate};
+                          mj_rows_used(args->offset, args->experts, ROWS), 1, args->offset, args->experts, args->gate};
     const MjQuantOut out = {args->dy, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, WIDTH, Q_TYPE, SCALE_MODE, KMAJOR, 0};
     mj_quant_tiles(&in, &out, mj_shared, mj_block, mj_grid);
 }

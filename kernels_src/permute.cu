@@ -22,7 +22,7 @@
 MJ_KERNEL_BOUNDS(permute, MjPermuteArgs, 256, 3)
 {
     const MjQuantIn in = {args->x, NULL, args->slot_of, TOP_K, MJ_T_BF16, 0, mj_rows_used(args->offset, args->experts, ROWS),
-                          args->offset, args->experts};
+                          1, args->offset, args->experts};
     MjQuantOut out = {args->out, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, WIDTH, Q_TYPE, SCALE_MODE, KMAJOR, 1};
     MJ_QUANTISE(&in, &out);
 }

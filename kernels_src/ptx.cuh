@@ -52,6 +52,12 @@ MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
     asm("max.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
+/* NaN where one is NaN; of two zeros +0. sm_80. */
+MJ_PTX mj_u32 mj_ptx_max_nan_bf16x2(mj_u32 a, mj_u32 b) {
+    mj_u32 r;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
 
 /* "ex2.approx.ftz.f32", "lg2.approx.ftz.f32": 2^x and log2(x). */
 MJ_PTX float mj_ptx_ex2(float x) {

@@ -18,6 +18,7 @@ typedef struct MjQuantIn {
     const int32_t *slot_of; /* NULL, or (rows): row r is row slot_of[r] / top_k of x, or zeros where that is < 0 */
     int32_t top_k, x_type, transform;
     int32_t used;           /* rows from here on are not touched */
+    int32_t gathered;       /* 1: slot_of is there; said by the kernel, so that one walk over the tiles is compiled, not two */
     const int32_t *offset;  /* with slot_of: (experts + 1) */
     int32_t experts;
     const float *gate;      /* of a slot: under MJ_QUANT_GATED, and with `dots` */
@@ -54,36 +55,18 @@ MJ_FN int32_t mj_rows_used(const int32_t *offset, int32_t experts, int32_t rows)
     return offset != NULL ? offset[experts] : rows;
 }
 
-/* Columns from c on of row `source` of the input, transformed but not rounded. `left`: columns that the row still has. */
-MJ_FN void mj_quant_load(MjLanes *x, const MjQuantIn *in, int64_t source, int32_t cols, int32_t c, int32_t left)
+/* What the transforms take of x is max(x, 0): +0 where x is not larger than 0; NaN stays. */
+MJ_FN bool mj_quant_of_positive(int32_t transform) { return transform == MJ_QUANT_RELU2 || transform == MJ_QUANT_RELU2_BWD; }
+/* That of x, and dy, to what is quantised; not rounded. */
+MJ_FN void mj_quant_transform(MjLanes *x, const MjLanes *dy, int32_t transform)
 {
-    const int64_t at = source * cols + c;
-    if (in->x_type == MJ_T_F32) {
-        mj_load_f32(x, (const float *)in->x + at, left);
-    } else {
-        mj_load_bf16(x, (const uint16_t *)in->x + at, left);
-    }
-    if (in->transform == MJ_QUANT_RELU2) {
-        MJ_FOR_LANES(l) {
-            const float positive = x->v[l] < 0.0f ? 0.0f : x->v[l]; /* NaN is kept */
-            x->v[l] = positive * positive;
-        }
-    } else if (in->transform == MJ_QUANT_RELU2_BWD) {
-        MjLanes d;
-        mj_load_bf16(&d, in->dy + at, left);
-        MJ_FOR_LANES(l) {
-            const float positive = x->v[l] < 0.0f ? 0.0f : x->v[l];
-            x->v[l] = d.v[l] * (2.0f * positive);
-        }
+    if (transform == MJ_QUANT_RELU2) {
+        MJ_FOR_LANES(l) x->v[l] *= x->v[l];
+    } else if (transform == MJ_QUANT_RELU2_BWD) {
+        MJ_FOR_LANES(l) x->v[l] = dy->v[l] * (2.0f * x->v[l]);
     }
 }
 
-/* max(x, 0) as above, for the product with what came out there, dy (2 max(x, 0)): twice what dgate wants. */
-MJ_FN void mj_quant_load_positive(MjLanes *x, const MjQuantIn *in, int64_t at, int32_t left)
-{
-    mj_load_bf16(x, (const uint16_t *)in->x + at, left);
-    MJ_FOR_LANES(l) x->v[l] = x->v[l] < 0.0f ? 0.0f : x->v[l];
-}
 /* A gate of zero has no gradient that dy could tell: all of dy is zeros. */
 MJ_FN void mj_quant_store_dot(const MjQuantIn *in, int32_t r, float twice)
 {

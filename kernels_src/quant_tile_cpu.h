@@ -16,6 +16,25 @@ MJ_FN float mj_quant_dot(const MjLanes *a, const MjLanes *b)
     return (s4[0] + s4[2]) + (s4[1] + s4[3]);
 }
 
+MJ_FN void mj_quant_positive(MjLanes *x)
+{
+    MJ_FOR_LANES(l) x->v[l] = x->v[l] <= 0.0f ? 0.0f : x->v[l];
+}
+
+/* Columns from element `at` of the input on, `left` in its row, transformed but not rounded. */
+MJ_FN void mj_quant_load(MjLanes *x, const MjQuantIn *in, int64_t at, int32_t left)
+{
+    MjLanes dy = mj_lanes_zero();
+    if (in->x_type == MJ_T_F32) {
+        mj_load_f32(x, (const float *)in->x + at, left);
+    } else {
+        mj_load_bf16(x, (const uint16_t *)in->x + at, left);
+    }
+    if (mj_quant_of_positive(in->transform)) mj_quant_positive(x);
+    if (in->transform == MJ_QUANT_RELU2_BWD) mj_load_bf16(&dy, in->dy + at, left);
+    mj_quant_transform(x, &dy, in->transform);
+}
+
 /* `dot`, with in->dots, gets this chunk's part added. */
 MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *out, int32_t r, int32_t c, float *dot)
 {
@@ -28,14 +47,15 @@ MJ_FN void mj_quant_source(MjLanes *x, const MjQuantIn *in, const MjQuantOut *ou
         }
         source = slot / in->top_k;
     }
-    mj_quant_load(x, in, source, out->cols, c, out->cols - c);
+    mj_quant_load(x, in, (int64_t)source * out->cols + c, out->cols - c);
     if (in->transform == MJ_QUANT_GATED) {
         const float gate = in->gate[slot];
         MJ_FOR_LANES(l) x->v[l] *= gate;
     }
     if (in->dots) {
-        MjLanes positive;
-        mj_quant_load_positive(&positive, in, (int64_t)r * out->cols + c, out->cols - c);
+        MjLanes positive; /* twice what dgate wants comes of dy (2 max(x, 0)) times this */
+        mj_load_bf16(&positive, (const uint16_t *)in->x + (int64_t)r * out->cols + c, out->cols - c);
+        mj_quant_positive(&positive);
         *dot += mj_quant_dot(x, &positive);
     }
     if (!out->exact) MJ_FOR_LANES(l) x->v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x->v[l]));

@@ -27,7 +27,7 @@
 
 MJ_KERNEL_BOUNDS(quantize, MjQuantizeArgs, 256, X_TYPE == MJ_T_F32 ? 2 : 3)
 {
-    const MjQuantIn in = {args->x, NULL, NULL, 1, X_TYPE, 0, mj_rows_used(args->offset, args->experts, ROWS), NULL, 0};
+    const MjQuantIn in = {args->x, NULL, NULL, 1, X_TYPE, 0, mj_rows_used(args->offset, args->experts, ROWS), 0, NULL, 0};
     MjQuantOut out = {args->y, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, COLS, Q_TYPE, SCALE_MODE, KMAJOR,
                       X_TYPE == MJ_T_BF16};
     MJ_QUANTISE(&in, &out);

@@ -29,7 +29,7 @@
 MJ_KERNEL_BOUNDS(relu2_bwd, MjRelu2BwdArgs, 256, 2)
 {
     const MjQuantIn in = {args->x, args->dy, NULL, 1, MJ_T_BF16, MJ_QUANT_RELU2_BWD,
-                          mj_rows_used(args->offset, args->experts, ROWS), NULL, 0, args->gate, GATED, args->slot_of, args->dgate};
+                          mj_rows_used(args->offset, args->experts, ROWS), 0, NULL, 0, args->gate, GATED, args->slot_of, args->dgate};
     MjQuantOut out = {args->dx, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, COLS, Q_TYPE, SCALE_MODE, KMAJOR, 0};
     MJ_QUANTISE(&in, &out);
 }

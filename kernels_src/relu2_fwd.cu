@@ -20,7 +20,7 @@
 
 MJ_KERNEL_BOUNDS(relu2_fwd, MjRelu2FwdArgs, 256, 2)
 {
-    const MjQuantIn in = {args->x, NULL, NULL, 1, MJ_T_BF16, MJ_QUANT_RELU2, mj_rows_used(args->offset, args->experts, ROWS), NULL, 0};
+    const MjQuantIn in = {args->x, NULL, NULL, 1, MJ_T_BF16, MJ_QUANT_RELU2, mj_rows_used(args->offset, args->experts, ROWS), 0, NULL, 0};
     MjQuantOut out = {args->y, args->q, args->qt, args->q_scale, args->qt_scale, 1.0f, ROWS, COLS, Q_TYPE, SCALE_MODE, KMAJOR, 0};
     MJ_QUANTISE(&in, &out);
 }

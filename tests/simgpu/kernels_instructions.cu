@@ -26,9 +26,11 @@ KERNEL(to_half) {
     a.out[2 * T] = mj_ptx_cvt_f16x2_e4m3x2(a.in[T]);
     a.out[2 * T + 1] = mj_ptx_cvt_f16x2_e5m2x2(a.in[T]);
 }
-/* in: n pairs of bf16x2 */
+/* in: n pairs of bf16x2. out: the larger of each, then with .NaN */
 KERNEL(larger) {
-    if (T < a.n) a.out[T] = mj_ptx_max_bf16x2(a.in[2 * T], a.in[2 * T + 1]);
+    if (T >= a.n) return;
+    a.out[T] = mj_ptx_max_bf16x2(a.in[2 * T], a.in[2 * T + 1]);
+    a.out[a.n + T] = mj_ptx_max_nan_bf16x2(a.in[2 * T], a.in[2 * T + 1]);
 }
 /* in: n pairs of f32 */
 KERNEL(smaller) {

@@ -137,18 +137,18 @@ static void test_cvt_half(void **state)
 /* 9.7.4.8 "max": the larger; where one is NaN the other; +0.0 > -0.0 */
 static void test_max(void **state)
 {
-    static const uint32_t cases[][3] = {
-        {0x3f804000, 0x40003f80, 0x40004000}, /* 1, 2 and 2, 1 */
-        {0xbf80c000, 0xc000bf80, 0xbf80bf80}, /* -1, -2 and -2, -1 */
-        {0x7fc03f80, 0x3f807fc1, 0x3f803f80}, /* NaN on either side */
-        {0x7fc07fc0, 0x7fc17fc1, 0x7fff7fff}, /* on both */
-        {0x00008000, 0x80000000, 0x00000000},
+    static const uint32_t cases[][4] = {
+        {0x3f804000, 0x40003f80, 0x40004000, 0x40004000}, /* 1, 2 and 2, 1 */
+        {0xbf80c000, 0xc000bf80, 0xbf80bf80, 0xbf80bf80}, /* -1, -2 and -2, -1 */
+        {0x7fc03f80, 0x3f807fc1, 0x3f803f80, 0x7fff7fff}, /* NaN on either side */
+        {0x7fc07fc0, 0x7fc17fc1, 0x7fff7fff, 0x7fff7fff}, /* on both */
+        {0x00008000, 0x80000000, 0x00000000, 0x00000000},
     };
     const size_t n = sizeof cases / sizeof *cases;
     (void)state;
     for (size_t i = 0; i < n; i++) in[2 * i] = cases[i][0], in[2 * i + 1] = cases[i][1];
     run("larger", 32, 1, (int)n);
-    for (size_t i = 0; i < n; i++) same("max.bf16x2", i, out[i], cases[i][2]);
+    for (size_t i = 0; i < n; i++) same("max.bf16x2", i, out[i], cases[i][2]), same("max.NaN.bf16x2", i, out[n + i], cases[i][3]);
 }
 
 /* 9.7.3.11 "min.NaN": the smaller; canonical NaN where one is NaN; -0.0 < +0.0 */

@@ -32,6 +32,12 @@ MJ_PTX mj_u32 sim_max_bf16(mj_u32 a, mj_u32 b) {
 MJ_PTX mj_u32 mj_ptx_max_bf16x2(mj_u32 a, mj_u32 b) {
     return sim_max_bf16(a & 0xffffu, b & 0xffffu) | sim_max_bf16(a >> 16, b >> 16) << 16;
 }
+MJ_PTX mj_u32 sim_max_nan_bf16(mj_u32 a, mj_u32 b) {
+    return (a & 0x7fffu) > 0x7f80u || (b & 0x7fffu) > 0x7f80u ? 0x7fffu : sim_max_bf16(a, b);
+}
+MJ_PTX mj_u32 mj_ptx_max_nan_bf16x2(mj_u32 a, mj_u32 b) {
+    return sim_max_nan_bf16(a & 0xffffu, b & 0xffffu) | sim_max_nan_bf16(a >> 16, b >> 16) << 16;
+}
 /* Exact results, rounded; the hardware's are within 2 ulp of them. ".ftz": subnormal inputs and results are zeros. */
 MJ_PTX float sim_ftz(float x) { return (__float_as_uint(x) & 0x7f800000u) == 0 ? __uint_as_float(__float_as_uint(x) & 0x80000000u) : x; }
 MJ_PTX float mj_ptx_ex2(float x) { return sim_ftz((float)__builtin_exp2((double)sim_ftz(x))); }
