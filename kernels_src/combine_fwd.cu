@@ -1,5 +1,5 @@
 // mj:template combine_fwd
-// mj:doc Experts' outputs back to their tokens: x += shared + sum over k of gate y[row_of], k ascending.
+// mj:doc Experts' outputs back to their tokens: x_out = x + shared + sum over k of gate y[row_of], k ascending.
 // mj:family cpu cuda
 // mj:kernel combine_fwd
 // mj:args MjCombineFwdArgs
@@ -25,7 +25,7 @@ MJ_KERNEL(combine_fwd, MjCombineFwdArgs)
             }
             mj_load_f32(&x, args->x + row + c, WIDTH - c);
             MJ_FOR_LANES(l) x.v[l] += sum.v[l];
-            mj_store_f32(args->x + row + c, &x, WIDTH - c);
+            mj_store_f32(args->x_out + row + c, &x, WIDTH - c);
         }
     }
 }

@@ -221,12 +221,13 @@ typedef struct MjPermuteBwdArgs { /* dx[n] = sum over k of dout[row_of[n,k]], k 
     int32_t tokens, width, top_k, rows;
 } MjPermuteBwdArgs;
 
-typedef struct MjCombineFwdArgs { /* x += shared + sum over k of gate * y[row_of], k ascending; missing rows count 0 */
+typedef struct MjCombineFwdArgs { /* x_out = x + shared + sum over k of gate * y[row_of], k ascending; missing rows count 0 */
     const uint16_t *y;      /* (R, W) */
     const uint16_t *shared; /* (N, W), may be NULL */
     const int32_t *row_of;  /* (N, K) */
     const float *gate;      /* (N, K) */
-    float *x;               /* (N, W) residual, += */
+    const float *x;         /* (N, W) residual */
+    float *x_out;           /* (N, W) */
     int32_t tokens, width, top_k, rows;
 } MjCombineFwdArgs;
 

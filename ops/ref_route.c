@@ -324,7 +324,7 @@ void mj_ref_combine_fwd(MjCase *c)
                 sum += term;
                 size += fabs(term);
             }
-            mj_case_want(c, "x", at, sum, size);
+            mj_case_want(c, "x_out", at, sum, size);
         }
 }
 

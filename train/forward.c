@@ -118,7 +118,7 @@ static int moe(MjModel *m, MjLayer *l, float *x_out, MjError *err) {
     bool shared = m->d.ffn_hidden > 0;
     if (shared) MJ_TRY(ffn(m, l, m->s.ffn_out, MJ_T_BF16, MJ_EPI_STORE, err));
     MjCombineFwdArgs c = {.y = m->s.routed, .shared = shared ? m->s.ffn_out : NULL, .row_of = e->row_of, .gate = e->gate,
-                          .x = x_out, .tokens = m->tokens, .width = m->d.width, .top_k = m->d.top_k, .rows = m->rows};
+                          .x = l->x_mid, .x_out = x_out, .tokens = m->tokens, .width = m->d.width, .top_k = m->d.top_k, .rows = m->rows};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_COMBINE_FWD, &c, "combine", err));
 out:
     return rc;
@@ -171,7 +171,8 @@ int mj_model_forward(MjModel *m, bool train, MjError *err) {
         MjLayer *l = &m->layers[layer];
         float *x_out = layer + 1 < m->d.depth ? m->layers[layer + 1].x_in : m->x_last;
         MJ_TRY(attention(m, l, m->d.window[layer], err));
-        MJ_TRY(rmsnorm(m, l->x_mid, l->h2, NULL, x_out, l->rstd2, "mlp norm", err));
+        /* combine reads x_mid itself; a GEMM that adds to the residual wants it where its sum goes */
+        MJ_TRY(rmsnorm(m, l->x_mid, l->h2, NULL, m->d.experts > 0 ? NULL : x_out, l->rstd2, "mlp norm", err));
         MJ_TRY(m->d.experts > 0 ? moe(m, l, x_out, err) : ffn(m, l, x_out, MJ_T_F32, MJ_EPI_ACCUMULATE, err));
     }
     layer = -1;
