@@ -1,5 +1,5 @@
 // mj:template combine_fwd
-// mj:doc Experts' outputs back to their tokens: x_out = x + shared + sum over k of gate y[row_of], k ascending.
+// mj:doc Experts' outputs back to their tokens: x_out = x + shared + sum over k of gate y[row_of], k ascending; and the rstd of its RMSNorm.
 // mj:family cpu cuda
 // mj:kernel combine_fwd
 // mj:args MjCombineFwdArgs
@@ -13,6 +13,7 @@ MJ_KERNEL(combine_fwd, MjCombineFwdArgs)
         const int32_t *row_of = args->row_of + (int64_t)n * TOP_K;
         const float *gate = args->gate + (int64_t)n * TOP_K;
         const int64_t row = (int64_t)n * WIDTH;
+        MjLanes square = mj_lanes_zero();
         MJ_FOR_CHUNKS(c, WIDTH) {
             MjLanes sum = mj_lanes_zero(), x;
             if (args->shared != NULL) mj_load_bf16(&sum, args->shared + row + c, WIDTH - c);
@@ -26,6 +27,10 @@ MJ_KERNEL(combine_fwd, MjCombineFwdArgs)
             mj_load_f32(&x, args->x + row + c, WIDTH - c);
             MJ_FOR_LANES(l) x.v[l] += sum.v[l];
             mj_store_f32(args->x_out + row + c, &x, WIDTH - c);
+            MJ_FOR_LANES(l) square.v[l] = mj_fmaf(x.v[l], x.v[l], square.v[l]);
         }
+        if (args->rstd == NULL) continue;
+        const float rstd = mj_rsqrtf(mj_lanes_sum(&square) / (float)WIDTH + args->eps);
+        if (MJ_WARP_LEADER) args->rstd[n] = rstd;
     }
 }

@@ -52,7 +52,7 @@ typedef struct MjRmsnormFwdArgs { /* y = x / sqrt(mean(x^2) + eps); y in bf16 an
     float *rstd;     /* (N) */
     float eps;
     int32_t tokens, width;
-} MjRmsnormFwdArgs;
+} MjRmsnormFwdArgs; /* without y, y_f32 and x_copy: rstd alone, for rmsnorm_quant */
 
 typedef struct MjRmsnormBwdArgs { /* dx (+)= d rmsnorm; dy is the sum of up to three gradients */
     const float *x, *rstd;      /* (N, W), (N): input of the forward pass */
@@ -63,6 +63,19 @@ typedef struct MjRmsnormBwdArgs { /* dx (+)= d rmsnorm; dy is the sum of up to t
     int32_t tokens, width;
     int32_t accumulate;         /* 1: dx += */
 } MjRmsnormBwdArgs;
+
+/* x rstd in e4m3, row blocks and column blocks as in quantize: the norm of rows whose rstd rmsnorm_fwd or combine_fwd gave. */
+typedef struct MjRmsnormQuantArgs {
+    const float *x;    /* (N, W) residual stream */
+    const float *rstd; /* (N) */
+    float *x_copy;     /* (N, W), may be NULL: as in rmsnorm_fwd */
+    uint8_t *q;        /* (N, W) */
+    float *q_scale;    /* (W/128, N) */
+    uint8_t *qt;       /* (N, W), or (W, MJ_KMAJOR_STRIDE(N)) under `kmajor`; may be NULL */
+    float *qt_scale;   /* (N/128, W) */
+    int32_t tokens, width;
+    int32_t kmajor;    /* variant */
+} MjRmsnormQuantArgs;
 
 typedef struct MjRopeQknormFwdArgs { /* half-split RoPE, base 1e5, then RMSNorm over D, then x gain (1.2), for q and k */
     const uint16_t *qkv; /* (N, 3, H, D) bf16 */
@@ -228,6 +241,8 @@ typedef struct MjCombineFwdArgs { /* x_out = x + shared + sum over k of gate * y
     const float *gate;      /* (N, K) */
     const float *x;         /* (N, W) residual */
     float *x_out;           /* (N, W) */
+    float *rstd;            /* (N), may be NULL: of x_out's rows, as rmsnorm_fwd has it */
+    float eps;
     int32_t tokens, width, top_k, rows;
 } MjCombineFwdArgs;
 

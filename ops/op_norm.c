@@ -68,6 +68,43 @@ const MjOpRow mj_row_rmsnorm_fwd = {
                          mj_bench_tokens),
 };
 
+MJ_COUNT(nq_n, MjRmsnormQuantArgs, a->tokens)
+MJ_COUNT(nq_w, MjRmsnormQuantArgs, a->width)
+MJ_COUNT(nq_nw, MjRmsnormQuantArgs, (int64_t)a->tokens * a->width)
+MJ_COUNT(nq_t, MjRmsnormQuantArgs, a->width * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->tokens) : a->tokens))
+MJ_COUNT(nq_tc, MjRmsnormQuantArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->tokens) : a->width)
+MJ_COUNT(nq_scale, MjRmsnormQuantArgs, (int64_t)MJ_CEIL(a->width, 128) * a->tokens)
+MJ_COUNT(nq_tscale, MjRmsnormQuantArgs, (int64_t)MJ_CEIL(a->tokens, 128) * a->width)
+MJ_COUNT(nq_tiles, MjRmsnormQuantArgs, (int64_t)MJ_CEIL(a->tokens, 128) * MJ_CEIL(a->width, 128))
+static const char *nq_template(MjFamily family, int arch, const void *args)
+{
+    const MjRmsnormQuantArgs *a = args;
+    (void)arch;
+    return mj_quant_takes(family, a->width, MJ_T_E4M3, a->kmajor) ? "rmsnorm_quant" : NULL;
+}
+static void nq_adapt(MjFamily family, MjOpShape *s)
+{
+    s->q_type = MJ_T_E4M3;
+    mj_adapt_quant(family, s);
+}
+
+const MjOpRow mj_row_rmsnorm_quant = {
+    .id = MJ_OP_RMSNORM_QUANT, .name = "rmsnorm_quant", .doc = "x rstd, quantised in the same pass, and a copy of x", .choose = nq_template,
+    .args_bytes = sizeof(MjRmsnormQuantArgs),
+    .fields = {MJ_FIELD(MjRmsnormQuantArgs, tokens), MJ_FIELD(MjRmsnormQuantArgs, width), MJ_FIELD(MjRmsnormQuantArgs, kmajor)},
+    .phases = {{"rmsnorm_quant", MJ_WORK_ITEMS, nq_tiles}},
+    .shared = mj_quant_tile_shared,
+    .buffers = {MJ_BUFFER(MjRmsnormQuantArgs, x, MJ_BUF_F32, MJ_IN, nq_nw, nq_w),
+                MJ_BUFFER(MjRmsnormQuantArgs, rstd, MJ_BUF_F32, MJ_IN, nq_n, NULL),
+                MJ_BUFFER(MjRmsnormQuantArgs, x_copy, MJ_BUF_F32, MJ_OUT, nq_nw, nq_w),
+                MJ_BUFFER(MjRmsnormQuantArgs, q, MJ_BUF_E4M3, MJ_OUT, nq_nw, nq_w),
+                MJ_BUFFER(MjRmsnormQuantArgs, q_scale, MJ_BUF_F32, MJ_OUT, nq_scale, nq_n),
+                MJ_BUFFER(MjRmsnormQuantArgs, qt, MJ_BUF_E4M3, MJ_OUT, nq_t, nq_tc),
+                MJ_BUFFER(MjRmsnormQuantArgs, qt_scale, MJ_BUF_F32, MJ_OUT, nq_tscale, nq_w)},
+    .proof = MJ_OP_PROOF_FOR(nq_adapt, mj_setup_rmsnorm_quant, mj_fill_rmsnorm_quant, mj_ref_rmsnorm_quant, mj_length_none,
+                             mj_shapes_rmsnorm_quant, mj_bench_rmsnorm_quant),
+};
+
 MJ_COUNT(nb_n, MjRmsnormBwdArgs, a->tokens)
 MJ_COUNT(nb_w, MjRmsnormBwdArgs, a->width)
 MJ_COUNT(nb_nw, MjRmsnormBwdArgs, (int64_t)a->tokens * a->width)

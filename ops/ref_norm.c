@@ -1,7 +1,9 @@
 /* References in double precision: embedding, RMSNorm, RoPE with QK-norm. Plain loops over the definitions. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "ops/refs.h"
+#include "runtime/base/mem.h"
 
 #define ARGS(Type, c) ((const Type *)(const void *)(c)->args.bytes)
 #define MUTABLE(Type, c) ((Type *)(void *)(c)->args.bytes)
@@ -74,6 +76,29 @@ void mj_ref_rmsnorm_fwd(MjCase *c)
             mj_case_want_within(c, "x_copy", n * a->width + i, (double)x[i], 0.0);
         }
     }
+}
+
+void mj_setup_rmsnorm_quant(const MjOpShape *s, void *args)
+{
+    *(MjRmsnormQuantArgs *)args = (MjRmsnormQuantArgs){.tokens = s->tokens, .width = s->width, .kmajor = s->kmajor};
+}
+void mj_fill_rmsnorm_quant(MjCase *c)
+{
+    if (c->shape.only == 0) mj_case_drop(c, "x_copy");
+    if (c->shape.only == 2) mj_case_drop(c, "qt");
+    if (c->shape.only == 2) mj_case_drop(c, "qt_scale");
+}
+void mj_ref_rmsnorm_quant(MjCase *c)
+{
+    const MjRmsnormQuantArgs *a = ARGS(MjRmsnormQuantArgs, c);
+    const int64_t n = (int64_t)a->tokens * a->width;
+    double *y = mj_xcalloc((size_t)n + 1, sizeof *y);
+    for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->width)) {
+        y[i] = mj_ref_round_bf16((double)(float)((double)a->x[i] * (double)a->rstd[i / a->width]));
+        mj_case_want_within(c, "x_copy", i, (double)a->x[i], 0.0);
+    }
+    mj_ref_quantise(c, &(MjRefTile){NULL, y, a->tokens, a->tokens, a->width, MJ_T_E4M3, MJ_SCALE_BLOCK, a->kmajor, true, NULL});
+    free(y);
 }
 
 void mj_setup_rmsnorm_bwd(const MjOpShape *s, void *args)

@@ -78,7 +78,7 @@ static void quantise_blocks(MjCase *c, const MjRefTile *t)
 /* Rows from `used` on stay untouched; of a dense matrix that is stored along its rows, the rest of the stride is zeros. */
 void mj_ref_quantise(MjCase *c, const MjRefTile *t)
 {
-    for (int64_t r = 0; r < t->used; r = mj_case_next(c, r, t->used, 128))
+    for (int64_t r = 0; t->copy != NULL && r < t->used; r = mj_case_next(c, r, t->used, 128))
         for (int64_t i = r * t->cols; i < (r + 1) * t->cols; i++) mj_case_want_within(c, t->copy, i, t->x[i], 0.0);
     if (t->q_type == MJ_T_BF16) return;
     if (t->scale_mode == MJ_SCALE_TENSOR) quantise_tensor(c, t);

@@ -299,17 +299,26 @@ void mj_ref_permute_bwd(MjCase *c)
 
 void mj_setup_combine_fwd(const MjOpShape *s, void *args)
 {
-    *(MjCombineFwdArgs *)args = (MjCombineFwdArgs){.tokens = s->tokens, .width = s->width, .top_k = s->top_k, .rows = mj_ref_rows(s)};
+    *(MjCombineFwdArgs *)args = (MjCombineFwdArgs){.tokens = s->tokens, .width = s->width, .top_k = s->top_k, .rows = mj_ref_rows(s), .eps = 1e-6f};
 }
 void mj_fill_combine_fwd(MjCase *c)
 {
     fill_maps(c, NULL, NULL, ARGS(MjCombineFwdArgs, c)->row_of);
     if (c->shape.only == 1) mj_case_drop(c, "shared");
+    if (c->shape.only == 1) mj_case_drop(c, "rstd");
+}
+/* rstd of a row of sums, each off by a few roundings of what was added up to it */
+static void combined_norm(MjCase *c, int64_t n, double square, double reach)
+{
+    const MjCombineFwdArgs *a = ARGS(MjCombineFwdArgs, c);
+    const double mean = square / a->width + (double)a->eps, rstd = 1.0 / sqrt(mean);
+    mj_case_want(c, "rstd", n, rstd, rstd * (1.0 + reach / a->width / mean));
 }
 void mj_ref_combine_fwd(MjCase *c)
 {
     const MjCombineFwdArgs *a = ARGS(MjCombineFwdArgs, c);
-    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1)) {
+        double square = 0.0, reach = 0.0;
         for (int64_t i = 0; i < a->width; i++) {
             const int64_t at = n * a->width + i;
             double sum = mj_case_in(c, "x", at), size = fabs(sum);
@@ -325,7 +334,11 @@ void mj_ref_combine_fwd(MjCase *c)
                 size += fabs(term);
             }
             mj_case_want(c, "x_out", at, sum, size);
+            square += sum * sum;
+            reach += fabs(sum) * size;
         }
+        combined_norm(c, n, square, reach);
+    }
 }
 
 void mj_setup_combine_bwd(const MjOpShape *s, void *args)

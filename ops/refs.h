@@ -80,7 +80,7 @@ bool mj_ref_guard(const double *guard); /* whether the step may change anything 
 
 /* Shared by the ops that quantise tiles (ref_quant.c). x(used, cols): the values in double, already those of bf16. */
 typedef struct MjRefTile {
-    const char *copy; /* name of the bf16 output */
+    const char *copy; /* name of the bf16 output; NULL: none */
     const double *x;
     int64_t used, rows, cols;
     int32_t q_type, scale_mode, kmajor;
@@ -121,6 +121,9 @@ void mj_ref_embedding_bwd(MjCase *c);
 void mj_setup_rmsnorm_fwd(const MjOpShape *shape, void *args);
 void mj_fill_rmsnorm_fwd(MjCase *c);
 void mj_ref_rmsnorm_fwd(MjCase *c);
+void mj_setup_rmsnorm_quant(const MjOpShape *shape, void *args);
+void mj_fill_rmsnorm_quant(MjCase *c);
+void mj_ref_rmsnorm_quant(MjCase *c);
 void mj_setup_rmsnorm_bwd(const MjOpShape *shape, void *args);
 void mj_fill_rmsnorm_bwd(MjCase *c);
 void mj_ref_rmsnorm_bwd(MjCase *c);
@@ -190,6 +193,7 @@ void mj_fill_adamw(MjCase *c);
 void mj_ref_adamw(MjCase *c);
 
 extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
+    mj_shapes_rmsnorm_quant[], mj_bench_rmsnorm_quant[],
     mj_shapes_heads[], mj_bench_heads[],
     mj_shapes_routed[], mj_bench_routed[],
     mj_shapes_permute[], mj_bench_permute[],

@@ -12,12 +12,32 @@ static int rmsnorm(MjModel *m, const float *x, uint16_t *y, float *y_f32, float 
     return MJ_OP(m->ops, MJ_OP_RMSNORM_FWD, &a, what, err);
 }
 
-static int attention(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
+/* Under recipe block the attention norm's output is quantised where it is made and has no bf16 copy. */
+static bool norm_quantises(const MjModel *m) { return m->d.fp8_linears && !m->d.tensor_recipe; }
+
+/* h1 = rmsnorm(x_in), and x_mid = x_in for the output projection to add to. known: combine has left the rows' rstd. */
+static int attention_norm(MjModel *m, MjLayer *l, bool known, MjError *err) {
+    int rc = 0;
+    MjOperand *h = &l->h1;
+    if (!norm_quantises(m)) {
+        uint16_t *bf16 = h->type == MJ_T_BF16 ? h->bf16 : m->s.h;
+        MJ_TRY(rmsnorm(m, l->x_in, bf16, NULL, l->x_mid, l->rstd1, "attention norm", err));
+        MJ_TRY(mj_linear_quantize(m, h, bf16, MJ_T_BF16, m->tokens, NULL, "qkv input", err));
+        goto out;
+    }
+    if (!known) MJ_TRY(rmsnorm(m, l->x_in, NULL, NULL, NULL, l->rstd1, "attention norm", err));
+    MjRmsnormQuantArgs a = {.x = l->x_in, .rstd = l->rstd1, .x_copy = l->x_mid, .q = h->q, .q_scale = h->q_scale, .qt = h->qt,
+                            .qt_scale = h->qt_scale, .tokens = m->tokens, .width = m->d.width,
+                            .kmajor = mj_linear_kmajor(m, h->type)};
+    MJ_TRY(MJ_OP(m->ops, MJ_OP_RMSNORM_QUANT, &a, "attention norm", err));
+out:
+    return rc;
+}
+
+static int attention(MjModel *m, MjLayer *l, int32_t window, bool rstd_known, MjError *err) {
     int rc = 0;
     const MjDims *d = &m->d;
-    uint16_t *h = l->h1.type == MJ_T_BF16 ? l->h1.bf16 : m->s.h;
-    MJ_TRY(rmsnorm(m, l->x_in, h, NULL, l->x_mid, l->rstd1, "attention norm", err));
-    MJ_TRY(mj_linear_quantize(m, &l->h1, h, MJ_T_BF16, m->tokens, NULL, "qkv input", err));
+    MJ_TRY(attention_norm(m, l, rstd_known, err));
     MJ_TRY(mj_linear_forward(m, &l->h1, &l->qkv, l->qkv_out, MJ_T_BF16, MJ_EPI_STORE, m->tokens, NULL, err));
     MjRopeQknormFwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q = l->q, .k = l->k, .q_rstd = l->q_rstd,
                              .k_rstd = l->k_rstd, .rope_base = MJ_ROPE_BASE, .gain = MJ_QK_GAIN, .eps = MJ_RMS_EPS,
@@ -106,7 +126,8 @@ static int permute(MjModel *m, MjLayer *l, MjError *err) {
     return MJ_OP(m->ops, MJ_OP_PERMUTE, &a, "permute", err);
 }
 
-static int moe(MjModel *m, MjLayer *l, float *x_out, MjError *err) {
+/* rstd: of the rows of x_out, for the next layer; NULL: not wanted */
+static int moe(MjModel *m, MjLayer *l, float *x_out, float *rstd, MjError *err) {
     int rc = 0;
     MjRouted *e = &l->moe;
     MjGroups g = {.offset = e->offset, .count = e->count, .experts = m->d.experts};
@@ -118,7 +139,8 @@ static int moe(MjModel *m, MjLayer *l, float *x_out, MjError *err) {
     bool shared = m->d.ffn_hidden > 0;
     if (shared) MJ_TRY(ffn(m, l, m->s.ffn_out, MJ_T_BF16, MJ_EPI_STORE, err));
     MjCombineFwdArgs c = {.y = m->s.routed, .shared = shared ? m->s.ffn_out : NULL, .row_of = e->row_of, .gate = e->gate,
-                          .x = l->x_mid, .x_out = x_out, .tokens = m->tokens, .width = m->d.width, .top_k = m->d.top_k, .rows = m->rows};
+                          .x = l->x_mid, .x_out = x_out, .rstd = rstd, .eps = MJ_RMS_EPS, .tokens = m->tokens,
+                          .width = m->d.width, .top_k = m->d.top_k, .rows = m->rows};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_COMBINE_FWD, &c, "combine", err));
 out:
     return rc;
@@ -169,11 +191,13 @@ int mj_model_forward(MjModel *m, bool train, MjError *err) {
     MJ_TRY(rmsnorm(m, m->embedded, NULL, m->layers[0].x_in, NULL, m->rstd0, "first norm", err));
     for (layer = 0; layer < m->d.depth; layer++) {
         MjLayer *l = &m->layers[layer];
-        float *x_out = layer + 1 < m->d.depth ? m->layers[layer + 1].x_in : m->x_last;
-        MJ_TRY(attention(m, l, m->d.window[layer], err));
+        MjLayer *next = layer + 1 < m->d.depth ? l + 1 : NULL;
+        float *x_out = next != NULL ? next->x_in : m->x_last;
+        MJ_TRY(attention(m, l, m->d.window[layer], layer > 0 && m->d.experts > 0, err));
         /* combine reads x_mid itself; a GEMM that adds to the residual wants it where its sum goes */
         MJ_TRY(rmsnorm(m, l->x_mid, l->h2, NULL, m->d.experts > 0 ? NULL : x_out, l->rstd2, "mlp norm", err));
-        MJ_TRY(m->d.experts > 0 ? moe(m, l, x_out, err) : ffn(m, l, x_out, MJ_T_F32, MJ_EPI_ACCUMULATE, err));
+        MJ_TRY(m->d.experts > 0 ? moe(m, l, x_out, next != NULL && norm_quantises(m) ? next->rstd1 : NULL, err)
+                                : ffn(m, l, x_out, MJ_T_F32, MJ_EPI_ACCUMULATE, err));
     }
     layer = -1;
     MJ_TRY(rmsnorm(m, m->x_last, m->h_last, NULL, NULL, m->rstd_last, "last norm", err));

@@ -27,7 +27,7 @@ size_t mj_memory_predict(const MjDims *d, bool kmajor) {
 
     /* scratch of one layer's backward pass and of the loss */
     double largest = larger(lin ? 3 * n * w : 0, mlp ? larger(n * larger(w, f), r * larger(w, g)) : 0);
-    double scratch = largest * (d->tensor_recipe ? copy : 2 * fp8) + (lin ? 2 * n * w : 0);
+    double scratch = largest * (d->tensor_recipe ? copy : 2 * fp8) + (lin && d->tensor_recipe ? 2 * n * w : 0);
     scratch += 2 * larger(!lin || (moe && !mlp) ? n : 0, !mlp || d->tensor_recipe ? r : 0) * w;
     scratch += 2 * larger(n * f, r * g) + n * w * (2 + 4 + 6) + 4 * n * heads;
     scratch += moe ? 2 * n * w + (f > 0 ? 2 * n * w : 0) + 2 * r * w + n * (4 * e + 4 * k) + n / 256 * e * (4 * w + 4) : 0;

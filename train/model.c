@@ -137,7 +137,7 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     s->qt_scale = take_f32(b, tensor ? 0 : (fp8 + 127) / 128, "scale scratch");
     s->tensor_scale = take_f32(b, tensor ? 1 : 0, "scale scratch");
     s->amax_partial = take_f32(b, tensor ? 256 : 0, "amax scratch");
-    s->h = take_bf16(b, d->fp8_linears ? n * w : 0, "norm scratch");
+    s->h = take_bf16(b, d->fp8_linears && tensor ? n * w : 0, "norm scratch");
     s->ffn_out = take_bf16(b, d->experts > 0 && d->ffn_hidden > 0 ? n * w : 0, "shared expert output");
     s->dy = take_bf16(b, bf16_gradient_rows(d, n, r) * w, "output gradient");
     s->dact = take_bf16(b, max64(n * d->ffn_hidden, r * d->hidden), "activation gradient");

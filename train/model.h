@@ -73,7 +73,7 @@ typedef struct MjLayer {
 } MjLayer;
 
 typedef struct MjScratch {
-    uint16_t *h;                 /* (N, W) bf16 before quantising */
+    uint16_t *h;                 /* (N, W) bf16 before quantising; recipe tensor only */
     uint16_t *ffn_out;           /* (N, W) */
     uint8_t *q, *qt;             /* largest operand */
     float *q_scale, *qt_scale;
