@@ -108,6 +108,16 @@ BAD(bad_overlapped_copy) {
     mj_ptx_cp_async_wait<0>();
     a.out[threadIdx.x] = s[threadIdx.x];
 }
+BAD(bad_overlapped_others) { /* one thread's wait is no other's, unless they meet */
+    if (threadIdx.x == 0) mj_ptx_grid_wait();
+    a.out[threadIdx.x] = a.in[threadIdx.x];
+}
+BAD(bad_overlapped_exit) { /* whoever is launched next waits for this kernel, which has not waited */
+    if (a.n > 0) return;
+    mj_ptx_grid_wait();
+    a.out[threadIdx.x] = 1.0f;
+}
+extern "C" __global__ void nothing(const __grid_constant__ Args a) { (void)a; } /* what those come after */
 BAD(bad_trap) {
     if (threadIdx.x == 7) mj_ptx_trap();
     a.out[threadIdx.x] = 1.0f;

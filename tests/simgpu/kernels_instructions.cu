@@ -239,6 +239,27 @@ KERNEL(overlapped) {
     a.out[T] = a.in[T] + 1;
     mj_ptx_grid_release();
 }
+/* One thread waits, and the others hear of it: its warp, another one by a barrier, a third by an mbarrier. */
+KERNEL(overlapped_by_one) {
+    __shared__ __align__(8) unsigned long long bar;
+    const mj_u32 b = mj_ptx_shared(&bar);
+    if (T == 0) mj_ptx_mbar_init(b, 1);
+    __syncthreads();
+    if (T == 0) mj_ptx_grid_wait();
+    if (T < 32) __syncwarp();
+    if (T == 1) mj_ptx_mbar_arrive(b);
+    if (T < 64) mj_ptx_bar_sync(1, 64);
+    else mj_ptx_mbar_wait(b, 0);
+    a.out[T] = a.in[T] + 1;
+}
+KERNEL(overlapped_cluster) {
+    if (T == 0 && mj_ptx_cluster_rank() == 1) mj_ptx_grid_wait();
+    mj_ptx_cluster_sync();
+    if (T == 0) a.out[mj_ptx_cluster_rank()] = a.in[0];
+    if (mj_ptx_cluster_rank() == 0) mj_ptx_grid_wait();
+}
+/* What those come after. */
+KERNEL(nothing) { (void)a; }
 /* Two warpgroups, one of which gives the other registers; named barriers between them. */
 extern "C" __global__ void __launch_bounds__(256) registers(const __grid_constant__ Args a) {
     __shared__ unsigned word;

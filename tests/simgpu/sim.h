@@ -65,6 +65,7 @@ struct SimThread {
     unsigned cluster_phase;
     uint32_t bar_turn[16];        /* the turn of each barrier at which it arrived last */
     bool atomic;                  /* inside an atomic operation */
+    bool grid_waited;             /* has passed griddepcontrol.wait, or met one that has */
 };
 
 typedef struct SimGather { /* a warp collective that is coming together */
@@ -114,6 +115,7 @@ typedef struct SimBar {
     unsigned threads, arrived;
     int kind, value;
     uint32_t turn; /* completions */
+    bool grid_waited; /* one of those who arrived has passed griddepcontrol.wait */
     SimSite at;
 } SimBar;
 
@@ -122,6 +124,7 @@ typedef struct SimMbar {
     int64_t tx;
     unsigned phase; /* completed phases */
     bool valid, observed; /* observed: a wait saw the last completed phase */
+    bool grid_waited;     /* as of a SimBar, from then on */
     int slot;             /* its place in the block, for sim_race.c */
 } SimMbar;
 
@@ -138,7 +141,7 @@ struct SimCta {
     SimBar bars[16];
     SimMbar mbars[SIM_MBARS];
     int n_mbars;
-    bool grid_waited; /* a thread has passed griddepcontrol.wait */
+    bool grid_waited; /* one of its threads has passed griddepcontrol.wait */
     struct SimRace *race; /* sim_race.c; NULL unless MOJIT_SIMGPU_RACES is set */
 };
 

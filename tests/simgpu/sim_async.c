@@ -145,6 +145,7 @@ void simgpu_mbar_arrive(unsigned bar, int rank, unsigned expect, int arrivals, S
                      m->phase);
         m->pending -= (unsigned)arrivals;
         sim_race_mbar_arrive(r->current, cta, m);
+        m->grid_waited |= r->current->grid_waited;
     }
     finish_phase(cta, m);
 }
@@ -159,12 +160,15 @@ int simgpu_mbar_try_wait(unsigned bar, unsigned parity, SimSite at)
     if ((m->phase & 1u) != parity) { /* the phase that runs has the other parity: this one is complete */
         m->observed = true;
         sim_race_mbar_wait(t, m);
+        t->grid_waited |= m->grid_waited;
         return 1;
     }
     t->wait_id = bar;
     t->wait_parity = parity;
     sim_wait(SIM_WAIT_MBAR, at); /* comes back only when the phase completed; else the deadlock report names it */
-    sim_race_mbar_wait(t, sim_mbar(t->cta, bar, "mbarrier.try_wait", at));
+    m = sim_mbar(t->cta, bar, "mbarrier.try_wait", at);
+    sim_race_mbar_wait(t, m);
+    t->grid_waited |= m->grid_waited;
     return 1;
 }
 

@@ -5,6 +5,7 @@
  *   MOJIT_SIMGPU_DEVICES=n   how many devices (1); 0: cuInit answers CUDA_ERROR_NO_DEVICE
  *   MOJIT_SIMGPU_ARCH=sm_90a, sm_80, ...   MOJIT_SIMGPU_NAME=text   MOJIT_SIMGPU_DRIVER=13000
  *   MOJIT_SIMGPU_MEMORY=bytes (8 GiB)      MOJIT_SIMGPU_LOSE=n: the n-th launch loses the device (an ECC error)
+ *   MOJIT_SIMGPU_OVERLAP=1   every launch is one that may overlap: each kernel must wait before it touches global memory (sm_90 on)
  *   MOJIT_SIMGPU_PROTECT=1   the host can't touch device memory (a segmentation fault), as on a real machine
  */
 #ifndef _GNU_SOURCE
@@ -45,6 +46,7 @@ typedef struct Device {
 struct MjCuStream_ {
     int device;
     struct MjCuGraph_ *capture; /* being recorded */
+    bool after_kernel; /* what came last is a launch */
 };
 struct MjCuEvent_ {
     struct timespec when;
@@ -84,7 +86,7 @@ struct MjCuGraph_ {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static Device devices[MAX_DEVICES];
 static int n_devices, driver_version, arch, launches, lose_at;
-static bool initialised, protect;
+static bool initialised, protect, all_overlap;
 static size_t memory_bytes;
 static char device_name[128];
 static _Thread_local int current = -1;
@@ -190,6 +192,7 @@ static int sim_Init(unsigned flags)
         lose_at = (int)setting("MOJIT_SIMGPU_LOSE", 0);
         memory_bytes = (size_t)setting("MOJIT_SIMGPU_MEMORY", (long)8 << 30);
         protect = setting("MOJIT_SIMGPU_PROTECT", 0) != 0;
+        all_overlap = setting("MOJIT_SIMGPU_OVERLAP", 0) != 0;
         arch = a != NULL && strncmp(a, "sm_", 3) == 0 ? atoi(a + 3) : 90;
         snprintf(device_name, sizeof device_name, "%s", name != NULL ? name : "Simulated GPU");
         initialised = true;
@@ -357,6 +360,7 @@ int sim_live(void)
 }
 int sim_stream_device(MjCuStream s) { return s->device; }
 bool sim_stream_captures(MjCuStream s) { return s->capture != NULL; }
+void sim_stream_note(MjCuStream s) { s->after_kernel = false; }
 int sim_device_count(void) { return n_devices; }
 
 bool sim_memory_count(int device, int64_t bytes)
@@ -450,6 +454,7 @@ static int check_range(MjCuPtr p, size_t bytes)
 static int sim_MemcpyHtoDAsync(MjCuPtr dst, const void *src, size_t bytes, MjCuStream s)
 {
     LIVE();
+    s->after_kernel = false;
     if (s->capture != NULL) return 900;
     if (check_range(dst, bytes) != 0) return 1;
     open_memory(here(), true);
@@ -461,6 +466,7 @@ static int sim_MemcpyHtoDAsync(MjCuPtr dst, const void *src, size_t bytes, MjCuS
 static int sim_MemcpyDtoHAsync(void *dst, MjCuPtr src, size_t bytes, MjCuStream s)
 {
     LIVE();
+    s->after_kernel = false;
     if (s->capture != NULL) return 900;
     if (check_range(src, bytes) != 0) return 1;
     open_memory(here(), true);
@@ -483,6 +489,7 @@ static Node *record(MjCuStream s)
 static int sim_MemsetD8Async(MjCuPtr dst, unsigned char byte, size_t bytes, MjCuStream s)
 {
     LIVE();
+    s->after_kernel = false;
     if (check_range(dst, bytes) != 0) return 1;
     if (s->capture != NULL) {
         Node *n = record(s);
@@ -501,6 +508,7 @@ static int sim_MemsetD8Async(MjCuPtr dst, unsigned char byte, size_t bytes, MjCu
 static int sim_MemcpyDtoDAsync(MjCuPtr dst, MjCuPtr src, size_t bytes, MjCuStream s)
 {
     LIVE();
+    s->after_kernel = false;
     if (check_range(dst, bytes) != 0 || check_range(src, bytes) != 0) return 1;
     if (s->capture != NULL) {
         Node *n = record(s);
@@ -524,6 +532,7 @@ API int sim_enqueue(MjCuStream s, void (*work)(void *data), const void *data, si
 API int sim_enqueue(MjCuStream s, void (*work)(void *data), const void *data, size_t bytes)
 {
     LIVE();
+    s->after_kernel = false;
     void *copy = malloc(bytes);
     memcpy(copy, data, bytes);
     if (s->capture != NULL) {
@@ -662,8 +671,9 @@ static int sim_KernelSetAttribute(int attribute, int v, MjCuKernel k, int dev)
 
 /* ---- launches, graphs -------------------------------------------------------------------------------------------------- */
 
-/* "Technical Specifications per Compute Capability"; cuLaunchKernelEx answers these at once. */
-static int check_geometry(const MjCuLaunchConfig *c, const struct MjCuKernel_ *k, unsigned cluster)
+/* "Technical Specifications per Compute Capability"; cuLaunchKernelEx answers these at once. That a launch may overlap is said of
+ * "the previous kernel in the stream" (CUlaunchAttributeID); what it would mean after anything else is not, so it is refused. */
+static int check_geometry(const MjCuLaunchConfig *c, const struct MjCuKernel_ *k, unsigned cluster, bool overlap)
 {
     const int max_threads = k->info->max_threads > 0 ? k->info->max_threads : 1024;
     if (c->grid_x == 0 || c->grid_x > 0x7fffffffu || c->grid_y != 1 || c->grid_z != 1) return 1;
@@ -672,6 +682,7 @@ static int check_geometry(const MjCuLaunchConfig *c, const struct MjCuKernel_ *k
     if (c->shared_bytes > (unsigned)k->max_dynamic) return 1;
     if (cluster > 1 && (arch < 90 || cluster > (k->non_portable ? 16u : 8u))) return 912;
     if (c->grid_x % cluster != 0) return 912;
+    if (overlap && (arch < 90 || !c->stream->after_kernel)) return 801;
     return 0;
 }
 
@@ -709,10 +720,12 @@ static int sim_LaunchKernelEx(const MjCuLaunchConfig *c, MjCuKernel k, void **pa
         if (c->attrs[i].id == MJ_CU_LAUNCH_CLUSTER_DIMENSION) cluster = c->attrs[i].value.cluster.x;
         if (c->attrs[i].id == MJ_CU_LAUNCH_PROGRAMMATIC_SERIALIZATION) overlap = c->attrs[i].value.programmatic != 0;
     }
-    const int rc = check_geometry(c, k, cluster);
+    const int rc = check_geometry(c, k, cluster, overlap);
     if (rc != 0) return rc;
     for (int i = 0; i < k->info->n_params; i++)
         if (params[i] == NULL) return 1;
+    c->stream->after_kernel = true;
+    overlap |= all_overlap && arch >= 90;
     if (c->stream->capture == NULL) return run_kernel(c, k, cluster, overlap, params);
     Node *n = record(c->stream);
     n->kernel = k;
@@ -751,6 +764,7 @@ static int sim_StreamBeginCapture(MjCuStream s, int mode)
     (void)mode;
     LIVE();
     if (s->capture != NULL) return 900;
+    s->after_kernel = false;
     s->capture = calloc(1, sizeof *s->capture);
     s->capture->users = 1;
     return 0;
@@ -759,6 +773,7 @@ static int sim_StreamEndCapture(MjCuStream s, MjCuGraph *g)
 {
     LIVE();
     if (s->capture == NULL) return 903;
+    s->after_kernel = false;
     *g = s->capture;
     s->capture = NULL;
     return 0;
@@ -792,6 +807,7 @@ static int sim_GraphLaunch(MjCuGraphExec e, MjCuStream s)
 {
     struct MjCuGraph_ *g = (struct MjCuGraph_ *)(void *)e;
     LIVE();
+    s->after_kernel = false;
     for (int i = 0; i < g->n && here()->error == 0; i++) {
         Node *n = &g->nodes[i];
         if (n->work != NULL) {
@@ -823,8 +839,8 @@ static int sim_EventDestroy(MjCuEvent e)
 }
 static int sim_EventRecord(MjCuEvent e, MjCuStream s)
 {
-    (void)s;
     LIVE();
+    s->after_kernel = false;
     clock_gettime(CLOCK_MONOTONIC, &e->when);
     e->recorded = true;
     return 0;

@@ -306,12 +306,13 @@ void sim_shared_claim(SimCta *cta, unsigned address, size_t bytes, const char *w
 void sim_grid_order(const char *what, SimSite at)
 {
     const SimRun *r = sim_run;
-    if (r->launch->overlap && !r->current->cta->grid_waited)
+    if (r->launch->overlap && !r->current->grid_waited)
         sim_fail(SIM_CU_LAUNCH_FAILED, at, "%s touches global memory before griddepcontrol.wait (mj_ptx_grid_wait), though this launch may "
                  "start before the one before it has ended", what);
 }
 
-void simgpu_grid_wait(void) { sim_run->current->cta->grid_waited = true; }
+/* What it waited for is visible to the whole grid, so also to whoever meets this thread at a barrier afterwards. */
+void simgpu_grid_wait(void) { sim_run->current->grid_waited = sim_run->current->cta->grid_waited = true; }
 
 unsigned sim_shared_to_address(SimCta *cta, const void *p)
 {
@@ -369,7 +370,7 @@ void simgpu_access(void *p, size_t bytes, int write, void *pc)
     } else if (c >= l->kernel->shared_start && c < l->kernel->shared_stop) {
         access_shared(t->cta, SIM_STATIC_BASE + (unsigned)(c - l->kernel->shared_start), bytes, write, pc);
     } else if (sim_is_device_memory(p)) {
-        if (l->overlap && !t->cta->grid_waited) sim_grid_order(verb, sim_site_of(pc));
+        if (l->overlap && !t->grid_waited) sim_grid_order(verb, sim_site_of(pc));
         if (sim_check_global(p, bytes, why, sizeof why) != 0)
             sim_fail(SIM_CU_ILLEGAL_ADDRESS, sim_site_of(pc), "out-of-bounds %s of %zu bytes of global memory at %p: %s", verb, bytes,
                      p, why);
@@ -403,12 +404,14 @@ static void release_bar(SimCta *cta, unsigned id)
         SimThread *t = &cta->threads[i];
         if (t->wait == SIM_WAIT_BAR && t->wait_id == id) {
             t->result = (uint64_t)(unsigned)b->value;
+            t->grid_waited |= b->grid_waited;
             sim_race_bar_leave(t, id);
             sim_wake(t);
         }
     }
     b->arrived = 0;
     b->threads = 0;
+    b->grid_waited = false;
     b->turn++;
     sim_race_bar_clear(cta, id);
     sim_run->clock++;
@@ -433,10 +436,12 @@ int simgpu_syncthreads_count(int predicate, int op, SimSite at)
         b->value = op == 1;
     }
     sim_race_bar_arrive(t, 0);
+    b->grid_waited |= t->grid_waited;
     b->value = op == 0 ? b->value + (predicate != 0) : op == 1 ? b->value && predicate : b->value || predicate;
     if ((int)b->arrived == cta->live) {
         const int value = b->value;
         sim_race_bar_leave(t, 0);
+        t->grid_waited |= b->grid_waited;
         release_bar(cta, 0);
         return value;
     }
@@ -465,8 +470,10 @@ void simgpu_bar(unsigned id, unsigned threads, int wait, SimSite at)
     b->threads = threads;
     b->at = at;
     sim_race_bar_arrive(t, id);
+    b->grid_waited |= t->grid_waited;
     if (++b->arrived == threads) {
         if (wait) sim_race_bar_leave(t, id);
+        if (wait) t->grid_waited |= b->grid_waited;
         release_bar(t->cta, id);
         return;
     }
@@ -484,6 +491,11 @@ static void complete_cluster(void)
     r->cluster_generation++;
     r->clock++;
     sim_race_cluster_complete();
+    bool waited = false;
+    for (unsigned c = 0; c < r->launch->cluster; c++)
+        for (int i = 0; i < r->ctas[c].n_threads; i++) waited |= r->ctas[c].threads[i].grid_waited;
+    for (unsigned c = 0; c < r->launch->cluster; c++)
+        for (int i = 0; i < r->ctas[c].n_threads; i++) r->ctas[c].threads[i].grid_waited |= waited;
     for (unsigned c = 0; c < r->launch->cluster; c++)
         for (int i = 0; i < r->ctas[c].n_threads; i++)
             if (r->ctas[c].threads[i].wait == SIM_WAIT_CLUSTER) sim_wake(&r->ctas[c].threads[i]);
@@ -550,8 +562,13 @@ void sim_collective(int kind, int arg, unsigned mask, SimCollective *all, const 
     }
     g->arrived = 0; /* before `all`, which may fail or start another */
     all(w, lanes, mask, arg, at);
-    for (int i = 0; i < 32; i++)
-        if ((mask >> i & 1u) != 0 && i != t->lane) sim_wake(&lanes[i]);
+    bool waited = false;
+    for (int i = 0; i < 32; i++) waited |= (mask >> i & 1u) != 0 && lanes[i].grid_waited;
+    for (int i = 0; i < 32; i++) {
+        if ((mask >> i & 1u) == 0) continue;
+        lanes[i].grid_waited |= waited;
+        if (i != t->lane) sim_wake(&lanes[i]);
+    }
 }
 
 static void shuffle_all(SimWarp *w, SimThread *lanes, unsigned mask, int kind, SimSite at)
@@ -653,6 +670,19 @@ unsigned simgpu_reduce(int kind, unsigned mask, unsigned value, SimSite at)
 
 /* ---- the scheduler -------------------------------------------------------------------------------------------------------------- */
 
+/* 9.7.13.13 "griddepcontrol": .wait is for the launches before this one to complete, and this one completes when its blocks have
+ * left. Where one did not wait, the next launch, which waits for this one alone, may run before what came before is done. */
+static int check_grid_end(const SimCta *cta)
+{
+    SimRun *r = sim_run;
+    if (!r->launch->overlap || cta->grid_waited) return 0;
+    begin_report(&cta->threads[0], (SimSite){NULL, 0});
+    append_report("the block ended without griddepcontrol.wait (mj_ptx_grid_wait), though this launch may start before the one before it "
+                  "has ended: the next one would wait for this one and not for that");
+    r->error = SIM_CU_LAUNCH_FAILED;
+    return r->error;
+}
+
 /* After a thread left: barriers that waited for it alone, collectives that can never come together. */
 static int note_exit(SimThread *t)
 {
@@ -696,6 +726,7 @@ static int schedule(int n_threads)
             left--;
             if (note_exit(t) != 0) return r->error;
             if (t->cta->live == 0) sim_warpgroups_end(t->cta);
+            if (t->cta->live == 0 && check_grid_end(t->cta) != 0) return r->error;
         }
     }
     if (r->n_async > 0) {

@@ -132,6 +132,12 @@ typedef struct Kernel {
     char bounds[768]; /* an expression, macros expanded */
 } Kernel;
 
+static int major_version(void)
+{
+    const char *another = getenv("MOJIT_SIMGPU_NVRTC");
+    return another != NULL && another[0] != '\0' ? atoi(another) : 13;
+}
+
 /* After __global__: finds the function's name (the last word before its parameter list) and its launch bounds. Copies the
  * declaration without the words that C++ doesn't know. */
 static const char *take_kernel(const char *p, Text *out, Kernel *kernels, int *n)
@@ -324,7 +330,7 @@ static void add_entries(Text *out, const Kernel *kernels, int n, int arch)
     snprintf(line, sizeof line, "extern \"C\" __attribute__((visibility(\"default\"))) const int simgpu_image_arch;\n"
              "extern const int simgpu_image_arch = %d;\n"
              "extern \"C\" __attribute__((visibility(\"default\"))) const int simgpu_image_toolkit;\n"
-             "extern const int simgpu_image_toolkit = 13;\n", arch);
+             "extern const int simgpu_image_toolkit = %d;\n", arch, major_version());
     puts_text(out, line);
 }
 
@@ -419,8 +425,7 @@ API int nvrtcVersion(int *major, int *minor)
         for (size_t k = 0; text != NULL && k < n; k++) h = (h ^ (unsigned char)text[k]) * 16777619u;
         free(text);
     }
-    const char *old = getenv("MOJIT_SIMGPU_NVRTC"); /* another major version */
-    *major = old != NULL && old[0] != '\0' ? atoi(old) : 13;
+    *major = major_version();
     *minor = 990000 + (int)(h % 10000);
     return OK;
 }

@@ -200,6 +200,7 @@ int sim_MemAllocFromPoolAsync(MjCuPtr *ptr, size_t bytes, MjCuMemPool pool, MjCu
     if (ptr == NULL || bytes == 0 || stream == NULL) return 1;
     if (sim_stream_device(stream) != pool->device) return 1;
     if (sim_stream_captures(stream)) return 900; /* the graph would own the memory: not simulated */
+    sim_stream_note(stream);
     pthread_mutex_lock(&mutex);
     Block *b = take_block(pool, (bytes + GRANULE - 1) / GRANULE * GRANULE, stream);
     SimAllocation *a = b != NULL ? sim_memory_place(pool->device, bytes) : NULL;
@@ -227,6 +228,7 @@ int sim_MemFreeAsync(MjCuPtr ptr, MjCuStream stream)
     if (a->pool == NULL) return 1;
     if (sim_stream_device(stream) != device) return 1;
     if (sim_stream_captures(stream)) return 1; /* no node of the graph made it */
+    sim_stream_note(stream);
     pthread_mutex_lock(&mutex);
     Block *b = a->block;
     a->pool->used -= b->bytes;

@@ -17,6 +17,7 @@ typedef struct SimAllocation {
 int sim_live(void); /* 0, or what every call answers: no context, or a kernel died */
 int sim_stream_device(MjCuStream s);
 bool sim_stream_captures(MjCuStream s);
+void sim_stream_note(MjCuStream s); /* what came last is no launch */
 int sim_device_count(void);
 /* Counts bytes of the device's memory; false: there aren't so many. Negative: gives them back. */
 bool sim_memory_count(int device, int64_t bytes);

@@ -74,6 +74,12 @@ static void test_geometry(void **state)
         if (cu->LaunchKernelEx(&c, votes, params, NULL) != cases[i].want) fail_msg("geometry %zu: want %d", i, cases[i].want);
         assert_int_equal(cu->StreamSynchronize(stream), 0);
     }
+    MjCuLaunchAttribute overlap = {.id = MJ_CU_LAUNCH_PROGRAMMATIC_SERIALIZATION};
+    overlap.value.programmatic = 1;
+    const MjCuLaunchConfig after = {.grid_x = 1, .grid_y = 1, .grid_z = 1, .block_x = 32, .block_y = 1, .block_z = 1, .shared_bytes = 16,
+                                    .stream = stream, .attrs = &overlap, .n_attrs = 1};
+    assert_int_equal(cu->MemsetD8Async(memory, 0, 4, stream), 0);
+    assert_int_equal(cu->LaunchKernelEx(&after, votes, params, NULL), 801); /* nothing is said of what is no kernel */
     const MjCuLaunchConfig more = {.grid_x = 1, .grid_y = 1, .grid_z = 1, .block_x = 512, .block_y = 1, .block_z = 1, .stream = stream};
     assert_int_equal(cu->LaunchKernelEx(&more, sum, params, NULL), 719); /* __launch_bounds__(256) */
     const MjCuLaunchConfig flat = {.grid_x = 1, .grid_y = 2, .grid_z = 1, .block_x = 32, .block_y = 1, .block_z = 1, .stream = stream};

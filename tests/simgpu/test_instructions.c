@@ -45,9 +45,14 @@ static void run(const char *kernel, uint32_t threads, uint32_t cluster, int n)
     MjKernelFn *fn = NULL;
     const Args args = {bench.out, bench.in, n};
     const MjLaunch l = {.grid = cluster, .block = threads, .cluster = cluster, .shared_bytes = 8192, .args = &args, .args_bytes = sizeof args,
-                        .label = kernel, .tensor_maps = maps, .tensor_map_bytes = sizeof maps, .overlap = strcmp(kernel, "overlapped") == 0};
+                        .label = kernel, .tensor_maps = maps, .tensor_map_bytes = sizeof maps, .overlap = strncmp(kernel, "overlapped", 10) == 0};
     OK(dev->ops->upload(dev, bench.in, in, sizeof in, &err));
     OK(dev->ops->fill(dev, bench.out, 0xee, sizeof out, &err));
+    if (l.overlap) { /* after a kernel only */
+        const MjLaunch before = {.grid = 1, .block = 32, .args = &args, .args_bytes = sizeof args, .label = "nothing"};
+        OK(dev->ops->module_function(bench.module, "nothing", &fn, &err));
+        OK(dev->ops->launch(dev, fn, &before, &err));
+    }
     OK(dev->ops->module_function(bench.module, kernel, &fn, &err));
     OK(dev->ops->launch(dev, fn, &l, &err));
     OK(dev->ops->synchronize(dev, &err));
@@ -491,6 +496,11 @@ static void test_overlap(void **state)
     for (uint32_t i = 0; i < 32; i++) in[i] = i;
     run("overlapped", 32, 1, 0);
     for (uint32_t i = 0; i < 32; i++) same("word", i, out[i], i + 1);
+    for (uint32_t i = 0; i < 96; i++) in[i] = 2 * i;
+    run("overlapped_by_one", 96, 1, 0);
+    for (uint32_t i = 0; i < 96; i++) same("one waited", i, out[i], 2 * i + 1);
+    run("overlapped_cluster", 32, 2, 0);
+    for (uint32_t i = 0; i < 2; i++) same("one waited in the cluster", i, out[i], 0);
 }
 
 /* 9.7.19.5 "setmaxnreg", 9.7.13.1 "barrier": arrive and sync meet */

@@ -65,6 +65,8 @@ static const Bad bads[] = {
     {PLAIN, "bad_misaligned_shared", 32, 1, 1024, ALIGNMENT, "misaligned write of 16 bytes", THREAD},
     {PLAIN, "bad_overlapped_read", 32, 1, 0, FAILED, "read touches global memory before griddepcontrol.wait", THREAD},
     {PLAIN, "bad_overlapped_copy", 32, 1, 512, FAILED, "cp.async touches global memory before griddepcontrol.wait", THREAD},
+    {PLAIN, "bad_overlapped_others", 32, 1, 0, FAILED, "touches global memory before griddepcontrol.wait", THREAD},
+    {PLAIN, "bad_overlapped_exit", 32, 1, 0, FAILED, "the block ended without griddepcontrol.wait", BLOCK},
     {PLAIN, "bad_trap", 32, 1, 0, FAILED, "thread 7 of 32", THREAD},
     /* warps */
     {PLAIN, "bad_shuffle_mask", 32, 1, 0, FAILED, "left the kernel", THREAD},
@@ -236,6 +238,19 @@ static bool names_place(const Bad *b, const char *message)
     return strstr(message, ", thread ") != NULL && (b->where == ANY_THREAD || strstr(message, line) != NULL);
 }
 
+/* Only after a kernel may a launch overlap. */
+static int launch_nothing(MjError *err)
+{
+    MjKernelFn *fn = NULL;
+    const Args args = {NULL, NULL, 0};
+    const MjLaunch l = {.grid = 1, .block = 32, .args = &args, .args_bytes = sizeof args, .label = "nothing"};
+    int rc;
+    MJ_TRY(dev->ops->module_function(module, "nothing", &fn, err));
+    MJ_TRY(dev->ops->launch(dev, fn, &l, err));
+out:
+    return rc;
+}
+
 static int launch(const Bad *b, float *out, float *in, const MjTensorMapBytes *maps, MjError *err)
 {
     MjKernelFn *fn = NULL;
@@ -246,6 +261,7 @@ static int launch(const Bad *b, float *out, float *in, const MjTensorMapBytes *m
                         .args_bytes = sizeof args, .label = b->kernel, .tensor_maps = maps, .tensor_map_bytes = 2 * sizeof *maps,
                         .overlap = strncmp(b->kernel, "bad_overlapped", 14) == 0};
     MJ_TRY(dev->ops->module_function(module, b->kernel, &fn, err));
+    if (l.overlap) MJ_TRY(launch_nothing(err));
     MJ_TRY(dev->ops->launch(dev, fn, &l, err));
     MJ_TRY(dev->ops->synchronize(dev, err));
 out:
