@@ -348,6 +348,7 @@ int mj_blaslt_gemm(MjBlasLt *lt, const MjLtGemm *g, MjError *err)
     MJ_TRY(mj_cuda_make_current(lt->d, err));
     if (g->b_scaling != MJ_LT_SCALE_NONE) LT(lt, MatmulDescSetAttribute(p->desc, DESC_A_SCALE_POINTER, &g->b_scale, sizeof g->b_scale));
     if (g->a_scaling != MJ_LT_SCALE_NONE) LT(lt, MatmulDescSetAttribute(p->desc, DESC_B_SCALE_POINTER, &g->a_scale, sizeof g->a_scale));
+    lt->d->after_kernel = false;
     LT(lt, Matmul(lt->handle, p->desc, &one, g->b, p->b, g->a, p->a, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo,
                   lt->workspace, WORKSPACE_BYTES, lt->d->stream));
 out:

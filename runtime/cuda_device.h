@@ -50,6 +50,7 @@ typedef struct CudaDevice {
     MjDeviceCounters counters;
     uint64_t last_graph; /* nodes of the graph, if what was handed over last was one */
     bool sync_launches, capturing;
+    bool after_kernel; /* what was enqueued (or captured) last is a kernel of mojit's: the next one may overlap it */
 } CudaDevice;
 
 static inline CudaDevice *mj_cuda_device(MjDevice *dev) { return (CudaDevice *)dev; }

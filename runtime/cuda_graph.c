@@ -37,6 +37,7 @@ int mj_cuda_event_record(MjDevice *dev, MjEvent *ev, MjError *err) {
     CudaDevice *d = mj_cuda_device(dev);
     int rc;
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->after_kernel = false;
     CU(d, EventRecord(ev->event, d->stream), NULL);
 out:
     return rc;
@@ -62,6 +63,7 @@ int mj_cuda_graph_begin(MjDevice *dev, MjError *err) {
     MJ_TRY(mj_cuda_make_current(d, err));
     CU(d, StreamBeginCapture(d->stream, MJ_CU_CAPTURE_THREAD_LOCAL), NULL);
     d->capturing = true;
+    d->after_kernel = false;
 out:
     return rc;
 }
@@ -73,7 +75,7 @@ int mj_cuda_graph_end(MjDevice *dev, MjGraph **out, MjError *err) {
     size_t nodes = 0;
     int rc;
     if (!d->capturing) return mj_error(err, MJ_ERR_USAGE, "graph_end: no graph is being captured; call graph_begin first");
-    d->capturing = false;
+    d->capturing = d->after_kernel = false;
     MJ_TRY(mj_cuda_make_current(d, err));
     CU(d, StreamEndCapture(d->stream, &graph), NULL);
     if (out == NULL) goto out;
@@ -92,6 +94,7 @@ int mj_cuda_graph_launch(MjDevice *dev, MjGraph *graph, MjError *err) {
     CudaDevice *d = mj_cuda_device(dev);
     int rc;
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->after_kernel = false;
     CU(d, GraphLaunch(graph->exec, d->stream), NULL);
     d->counters.graph_launches++;
     d->last_graph = graph->nodes;

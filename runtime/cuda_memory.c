@@ -129,6 +129,7 @@ int mj_cuda_upload(MjDevice *dev, void *dst, const void *src, size_t bytes, MjEr
     int rc;
     MJ_TRY(mj_cuda_refuse_in_capture(d, "upload", err));
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->after_kernel = false;
     for (size_t at = 0; at < bytes; at += MJ_CUDA_STAGING_BYTES) {
         const size_t part = bytes - at < MJ_CUDA_STAGING_BYTES ? bytes - at : MJ_CUDA_STAGING_BYTES;
         CudaStaging *s = &d->staging[d->next_staging];
@@ -148,6 +149,7 @@ int mj_cuda_download(MjDevice *dev, void *dst, const void *src, size_t bytes, Mj
     int rc;
     MJ_TRY(mj_cuda_refuse_in_capture(d, "download", err));
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->after_kernel = false;
     for (size_t at = 0; at < bytes; at += MJ_CUDA_STAGING_BYTES) {
         const size_t part = bytes - at < MJ_CUDA_STAGING_BYTES ? bytes - at : MJ_CUDA_STAGING_BYTES;
         CudaStaging *s = &d->staging[d->next_staging];
@@ -166,6 +168,7 @@ int mj_cuda_fill(MjDevice *dev, void *dst, int byte, size_t bytes, MjError *err)
     CudaDevice *d = mj_cuda_device(dev);
     int rc;
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->after_kernel = false;
     if (bytes > 0) CU(d, MemsetD8Async((MjCuPtr)(uintptr_t)dst, (unsigned char)byte, bytes, d->stream), "fill");
 out:
     return rc;
@@ -175,6 +178,7 @@ int mj_cuda_copy(MjDevice *dev, void *dst, const void *src, size_t bytes, MjErro
     CudaDevice *d = mj_cuda_device(dev);
     int rc;
     MJ_TRY(mj_cuda_make_current(d, err));
+    d->after_kernel = false;
     if (bytes > 0) CU(d, MemcpyDtoDAsync((MjCuPtr)(uintptr_t)dst, (MjCuPtr)(uintptr_t)src, bytes, d->stream), "copy");
 out:
     return rc;

@@ -139,6 +139,13 @@ static void remember_launch(CudaDevice *d, const MjKernelFn *fn, const MjLaunch 
     r->shared_bytes = l->shared_bytes;
 }
 
+/* "The previous kernel in the stream" may be overlapped; after a copy, a fill, an event or a library's kernels the launch is an
+ * ordinary one. In a graph the edge between two kernels says it, which capturing makes from CUDA 12.3 on. */
+static bool may_overlap(const CudaDevice *d, const MjLaunch *l) {
+    return l->overlap && d->after_kernel && !d->sync_launches && mj_target_waits(d->info.target) &&
+           (!d->capturing || d->cu->driver_version >= 12030);
+}
+
 int mj_cuda_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *l, MjError *err) {
     CudaDevice *d = mj_cuda_device(dev);
     MjCuLaunchAttribute attrs[2];
@@ -153,7 +160,8 @@ int mj_cuda_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *l, MjError *er
         attrs[n].value.cluster.y = attrs[n].value.cluster.z = 1;
         n++;
     }
-    if (l->overlap && d->info.family != MJ_FAMILY_SM80) {
+    if (may_overlap(d, l)) {
+        d->counters.overlapped++;
         attrs[n] = (MjCuLaunchAttribute){.id = MJ_CU_LAUNCH_PROGRAMMATIC_SERIALIZATION};
         attrs[n++].value.programmatic = 1;
     }
@@ -172,6 +180,7 @@ int mj_cuda_launch(MjDevice *dev, MjKernelFn *fn, const MjLaunch *l, MjError *er
         rc = mj_cuda_async_error(d, r, "cuLaunchKernelEx", what, err); /* may be an earlier kernel's death */
         goto out;
     }
+    d->after_kernel = true;
     if (d->sync_launches && !d->capturing) {
         d->counters.waits++;
         CU(d, StreamSynchronize(d->stream), NULL);

@@ -58,6 +58,7 @@ int mj_cuda_pool_take(CudaDevice *d, size_t bytes, const char *what, MjCuPtr *ou
     const char *call = d->pool != NULL ? "cuMemAllocFromPoolAsync" : "cuMemAlloc";
     MjCuResult r = d->pool != NULL ? d->cu->MemAllocFromPoolAsync(out, bytes, d->pool, d->stream) : d->cu->MemAlloc(out, bytes);
     int rc = 0;
+    d->after_kernel = false;
     if (r == MJ_CU_OUT_OF_MEMORY && d->pool != NULL) {
         MJ_TRY(trim(d, err));
         r = d->cu->MemAllocFromPoolAsync(out, bytes, d->pool, d->stream);
@@ -68,6 +69,7 @@ out:
 }
 
 void mj_cuda_pool_give(CudaDevice *d, MjCuPtr ptr) {
+    d->after_kernel = false;
     if (d->pool != NULL) {
         (void)d->cu->MemFreeAsync(ptr, d->stream);
         return;

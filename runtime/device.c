@@ -90,6 +90,12 @@ bool mj_target_fp8(const char *target)
     return !digits || strtol(digits, NULL, 10) >= 89;
 }
 
+bool mj_target_waits(const char *target)
+{
+    const char *digits = strncmp(target, "sm_", 3) == 0 ? target + 3 : strncmp(target, "compute_", 8) == 0 ? target + 8 : "";
+    return strtol(digits, NULL, 10) >= 90;
+}
+
 MjFamily mj_target_family(const char *target)
 {
     const char *digits = strncmp(target, "sm_", 3) == 0 ? target + 3 : strncmp(target, "compute_", 8) == 0 ? target + 8 : NULL;

@@ -42,6 +42,7 @@ typedef struct MjDeviceInfo {
 
 typedef struct MjDeviceCounters { /* since the device was opened */
     uint64_t launches;       /* kernels handed over one by one */
+    uint64_t overlapped;     /* of those and of the captured ones: may start while the one before ends */
     uint64_t graph_launches; /* graphs replayed */
     uint64_t graph_nodes;    /* kernels and fills in them */
     uint64_t waits;          /* times that the host waited for the device: to synchronise, to download, for a buffer */
@@ -57,7 +58,9 @@ typedef struct MjLaunch {
     const char *label;     /* op name, for errors and profiles; static storage */
     const void *tensor_maps; /* cuda: MjTensorMapBytes, passed by value as the kernel's second parameter; NULL = none */
     size_t tensor_map_bytes;
-    bool overlap;          /* cuda: may start while the launch before it ends (the kernel calls mj_ptx_grid_wait) */
+    /* cuda, sm_90 and later: may start while the launch before it ends. Every thread of the kernel must wait (mj_grid_begin)
+     * before it touches global memory. Only right after another launch; elsewhere the device leaves it. */
+    bool overlap;
 } MjLaunch;
 
 #define MJ_MAX_ARG_BYTES 1024
@@ -127,6 +130,7 @@ const char *mj_cpu_target(void);
 const char *mj_cpu_target_flags(const char *target);
 /* "sm_90a" -> SM90A, "sm_80".."sm_89" -> SM80, "cpu*" -> CPU; PTX has no "a" instructions: "compute_90" -> SM80 */
 bool mj_target_fp8(const char *target); /* whether its kernels can multiply FP8: from sm_89 on, and "cpu*" */
+bool mj_target_waits(const char *target); /* whether its kernels wait for the launch before, so that they may overlap it: from sm_90 on */
 MjFamily mj_target_family(const char *target);
 
 /* A kernel linked into the program (the generic builds): same entry signature as in an image. */

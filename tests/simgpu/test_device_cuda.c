@@ -173,6 +173,88 @@ static int alloc_after_trap(MjDevice *dev, MjError *err)
 out:
     return rc;
 }
+
+/* What a launch that asks to overlap comes after. */
+typedef enum After { KERNEL, FILL, COPY, UPLOAD, EVENT, ALLOC, FREE, GRAPH, BEGIN, AFTER_COUNT } After;
+
+static int put(MjDevice *dev, After what, void *p, const MjGraph *graph, MjEvent *ev, MjError *err)
+{
+    static const int x = 1;
+    static void *last;
+    switch (what) {
+    case FILL: return dev->ops->fill(dev, p, 0, 4, err);
+    case COPY: return dev->ops->copy(dev, p, (char *)p + 256, 4, err);
+    case UPLOAD: return dev->ops->upload(dev, p, &x, sizeof x, err);
+    case EVENT: return dev->ops->event_record(dev, ev, err);
+    case ALLOC: return dev->ops->alloc(dev, 64, "put", &last, err);
+    case FREE: dev->ops->free(dev, last); return 0;
+    case GRAPH: return dev->ops->graph_launch(dev, (MjGraph *)(uintptr_t)graph, err);
+    default: return 0;
+    }
+}
+
+/* Whether the second of two launches with something between them overlaps, alone and captured. */
+static int overlap_after(MjDevice *dev, MjKernelFn *fn, After what, bool captured, void *p, MjGraph *graph, MjEvent *ev, bool want, MjError *err)
+{
+    const MjLaunch l = {.grid = 1, .block = 32, .args = &p, .args_bytes = sizeof p, .label = "amax", .overlap = true};
+    MjDeviceCounters before, after;
+    char text[64];
+    int rc;
+    if (captured && what == BEGIN) MJ_TRY(dev->ops->launch(dev, fn, &l, err)); /* not in the graph: nothing for its first launch */
+    if (captured) MJ_TRY(dev->ops->graph_begin(dev, err));
+    if (what != BEGIN) MJ_TRY(dev->ops->launch(dev, fn, &l, err));
+    MJ_TRY(put(dev, what, p, graph, ev, err));
+    dev->ops->counters(dev, &before);
+    MJ_TRY(dev->ops->launch(dev, fn, &l, err));
+    dev->ops->counters(dev, &after);
+    if (captured) MJ_TRY(dev->ops->graph_end(dev, NULL, err));
+    MJ_TRY(dev->ops->synchronize(dev, err));
+    snprintf(text, sizeof text, "overlap %llu after %d, captured %d", (unsigned long long)(after.overlapped - before.overlapped), what, captured);
+    MJ_TRY(expect(after.overlapped - before.overlapped == (uint64_t)want, text, err));
+out:
+    return rc;
+}
+
+static int overlap(MjDevice *dev, bool alone, bool captured, MjError *err)
+{
+    const char source[] = "extern \"C\" __global__ void k(float *p) { mj_ptx_grid_wait(); p[threadIdx.x] = 1.0f; }\n";
+    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
+    MjCompileResult image = {0};
+    MjCompiler *c = NULL;
+    MjModule *m = NULL;
+    MjKernelFn *fn = NULL;
+    MjGraph *graph = NULL;
+    MjEvent *ev = NULL;
+    void *p = NULL;
+    int rc;
+    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
+    MJ_TRY(c->compile(c, &req, &image, err));
+    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
+    MJ_TRY(dev->ops->module_function(m, "k", &fn, err));
+    MJ_TRY(dev->ops->alloc(dev, 1024, "p", &p, err));
+    MJ_TRY(dev->ops->fill(dev, p, 0, 1024, err));
+    MJ_TRY(dev->ops->event_create(dev, &ev, err));
+    if (dev->ops->info(dev)->graphs) {
+        MJ_TRY(dev->ops->graph_begin(dev, err));
+        MJ_TRY(dev->ops->fill(dev, p, 0, 4, err));
+        MJ_TRY(dev->ops->graph_end(dev, &graph, err));
+    }
+    for (int w = KERNEL; w < AFTER_COUNT; w++) {
+        const bool outside = w == UPLOAD || w == ALLOC || w == FREE || w == GRAPH; /* what no capture takes */
+        if (w != BEGIN && (w != GRAPH || graph != NULL)) MJ_TRY(overlap_after(dev, fn, (After)w, false, p, graph, ev, alone && w == KERNEL, err));
+        if (graph != NULL && !outside) MJ_TRY(overlap_after(dev, fn, (After)w, true, p, graph, ev, captured && w == KERNEL, err));
+    }
+out:
+    if (graph != NULL) dev->ops->graph_destroy(dev, graph);
+    if (ev != NULL) dev->ops->event_destroy(dev, ev);
+    mj_compile_result_free(&image);
+    if (c != NULL) c->close(c);
+    return rc;
+}
+static int overlapped(MjDevice *dev, MjError *err) { return overlap(dev, true, true, err); }
+static int overlapped_alone(MjDevice *dev, MjError *err) { return overlap(dev, true, false, err); }
+static int not_overlapped(MjDevice *dev, MjError *err) { return overlap(dev, false, false, err); }
+
 static int no_such_kernel(MjDevice *dev, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
@@ -214,6 +296,10 @@ static const Case cases[] = {
     {"h200", "cuda", {{"MOJIT_SIMGPU_NAME", "NVIDIA H200"}}, 0, "", is_h200},
     {"probed", "cuda", {{NULL}}, 0, "", probed},
     {"counted", "cuda", {{NULL}}, 0, "", counted},
+    {"overlapped", "cuda", {{NULL}}, 0, "", overlapped},
+    /* capturing makes programmatic edges from CUDA 12.3 on */
+    {"overlapped_old_driver", "cuda", {{"MOJIT_SIMGPU_DRIVER", "12020"}, {"MOJIT_SIMGPU_NVRTC", "12"}}, 0, "", overlapped_alone},
+    {"overlapped_sync", "cuda", {{"MOJIT_CUDA_SYNC", "1"}}, 0, "", not_overlapped},
     {"best_without_driver", NULL, {{"MOJIT_CUDA_LIBRARY_PATH", "/nonexistent"}}, 0, "", is_cpu},
     {"two_devices", "cuda", {{"MOJIT_SIMGPU_DEVICES", "2"}}, 0, "", two_devices},
     {"long_copy", "cuda", {{"MOJIT_SIMGPU_PROTECT", "1"}}, 0, "", long_copy},
