@@ -63,6 +63,7 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint
         mj_ptx_fence_mbar_init();
     }
     __syncthreads();
+    mj_grid_begin();
     return m;
 }
 
@@ -110,7 +111,10 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     const MjBackward m = mj_backward_init(MJ_DQ_TILES, 32, 1);
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
-        if (threadIdx.x < 32) mj_produce_dq(&mj_args, maps, m);
+        if (threadIdx.x < 32) {
+            mj_produce_dq(&mj_args, maps, m);
+            mj_grid_loaded();
+        }
     } else {
         mj_ptx_setmaxnreg_inc<240>();
         mj_consume_dq(&mj_args, m);
@@ -123,7 +127,10 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     const MjBackward m = mj_backward_init(MJ_DKV_TILES, 1, 32);
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
-        if (threadIdx.x < 32) mj_produce_dkv(&mj_args, maps, m);
+        if (threadIdx.x < 32) {
+            mj_produce_dkv(&mj_args, maps, m);
+            mj_grid_loaded();
+        }
     } else {
         mj_ptx_setmaxnreg_inc<240>();
         mj_consume_dkv(&mj_args, m);

@@ -258,9 +258,13 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
         mj_ptx_fence_mbar_init();
     }
     __syncthreads();
+    mj_grid_begin();
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
-        if (threadIdx.x == 0) mj_produce(args, maps, m, (int32_t)blockIdx.x, (int32_t)gridDim.x);
+        if (threadIdx.x == 0) {
+            mj_produce(args, maps, m, (int32_t)blockIdx.x, (int32_t)gridDim.x);
+            mj_grid_loaded();
+        }
     } else {
         mj_ptx_setmaxnreg_inc<240>();
         mj_consume(args, maps, m, (int32_t)blockIdx.x, (int32_t)gridDim.x);

@@ -102,8 +102,6 @@ MJ_FN void mj_gemm_copy(const MjGemmArgs *args, const MjGemmMaps *maps, const Mj
     const mj_u32 rank = CLUSTER > 1 ? mj_ptx_cluster_rank() : 0;
     const int a_share = TILE_M / CLUSTER;
 
-    mj_ptx_tma_prefetch(&maps->a);
-    mj_ptx_tma_prefetch(&maps->b);
     while (mj_gemm_next(args, &walk, &tile)) {
 #pragma unroll 1
         for (int32_t block = 0; block < tile.blocks; block++) {
@@ -323,6 +321,8 @@ MJ_FN void mj_gemm_block(const MjGemmArgs *args, const MjGemmMaps *maps)
     s.empty = s.full + 8 * STAGES;
     if (threadIdx.x == 0) {
         if ((s.tiles & 1023) != 0) mj_ptx_trap(); /* the swizzle counts from multiples of 1024 */
+        mj_ptx_tma_prefetch(&maps->a);
+        mj_ptx_tma_prefetch(&maps->b);
         for (int i = 0; i < STAGES; i++) {
             mj_ptx_mbar_init(s.full + 8 * i, 1);
             mj_ptx_mbar_init(s.empty + 8 * i, 4 * MJ_GEMM_GROUPS * CLUSTER);
@@ -335,9 +335,13 @@ MJ_FN void mj_gemm_block(const MjGemmArgs *args, const MjGemmMaps *maps)
     }
     if (CLUSTER > 1) mj_ptx_cluster_sync();
     else __syncthreads();
+    mj_grid_begin();
     if (group == 0) {
         mj_ptx_setmaxnreg_dec<MJ_GEMM_COPY_REGISTERS>();
-        if (threadIdx.x == 0) mj_gemm_copy(args, maps, &s);
+        if (threadIdx.x == 0) {
+            mj_gemm_copy(args, maps, &s);
+            mj_grid_loaded();
+        }
         __syncwarp();
     } else {
         mj_ptx_setmaxnreg_inc<MJ_GEMM_MATH_REGISTERS>();

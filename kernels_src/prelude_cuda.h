@@ -38,12 +38,37 @@ extern __shared__ __align__(128) unsigned char mj_dynamic_shared[];
 #define MJ_RESIDENT(blocks) (blocks)
 #endif
 
+/* A launch may start while the one before it ends (MjLaunch.overlap). So every thread of every kernel waits, early leavers too,
+ * before it touches global memory: what comes after this kernel is right only because this kernel waited for what came before.
+ * mj_grid_begin is for right before that, mj_grid_loaded for when the last of a matrix kernel's operands are asked for.
+ * MJ_RELEASE is when the next launch may start, as soon as all blocks are that far: it then waits in the places that ending
+ * blocks leave. Results do not depend on it. Below sm_90 there is none of this. */
+#define MJ_RELEASE_AT_END 0 /* of each block, by itself */
+#define MJ_RELEASE_AT_START 1
+#define MJ_RELEASE_LOADED 2 /* row kernels: at the end */
+#define MJ_RELEASE MJ_RELEASE_AT_START
+#if __CUDA_ARCH__ >= 900
+MJ_FN void mj_grid_begin(void)
+{
+    if (MJ_RELEASE == MJ_RELEASE_AT_START) mj_ptx_grid_release();
+    mj_ptx_grid_wait();
+}
+MJ_FN void mj_grid_loaded(void)
+{
+    if (MJ_RELEASE == MJ_RELEASE_LOADED) mj_ptx_grid_release();
+}
+#else
+#define mj_grid_begin() ((void)0)
+#define mj_grid_loaded() ((void)0)
+#endif
+
 #define MJ_KERNEL_BOUNDS(name, ArgsType, max_threads, min_blocks)                                             \
     static __device__ __forceinline__ void name##_block(const ArgsType *args, uint32_t mj_block,              \
                                                         uint32_t mj_grid, void *mj_shared);                   \
     extern "C" __global__ void __launch_bounds__(max_threads, MJ_RESIDENT(min_blocks))                        \
         name(const __grid_constant__ ArgsType mj_args)                                                        \
     {                                                                                                         \
+        mj_grid_begin();                                                                                      \
         name##_block(&mj_args, blockIdx.x, gridDim.x, mj_dynamic_shared);                                     \
     }                                                                                                         \
     static __device__ __forceinline__ void name##_block(const ArgsType *args, uint32_t mj_block,              \
