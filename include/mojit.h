@@ -89,6 +89,12 @@ int mojit_kernel(MojitRuntime *rt, const char *tmpl, const MojitDim *dims, size_
  * template's argument struct, copied before the call returns. Asynchronous on cuda. */
 int mojit_launch(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t block, size_t shared_bytes, const void *args,
                  size_t args_bytes, MojitError *err);
+/* The same; on a GPU of compute capability 9.0 or later the kernel may start while the launch before it ends, which hides the
+ * time between the two. Only for kernels that wait for that launch: every kernel made with MJ_KERNEL does before its body; one
+ * with an entry point of its own calls mj_grid_begin() in every thread, also in those that leave at once. Elsewhere it is
+ * mojit_launch. */
+int mojit_launch_overlapped(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t block, size_t shared_bytes,
+                            const void *args, size_t args_bytes, MojitError *err);
 int mojit_synchronize(MojitRuntime *rt, MojitError *err);
 
 /* Device memory, 256-byte aligned, not zeroed. Copies are in launch order; from_device waits. */

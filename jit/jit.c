@@ -235,6 +235,7 @@ int mj_jit_record_of(MjJit *jit, const MjRequest *req, const Image *image, MjLau
 
     if (rc != 0) return mj_error_context(err, rc, "template %s", req->tmpl->name);
     *out = mj_jit_new_record(req, image->bound, fn, false);
+    (*out)->waits = mj_target_waits(jit->target);
     return 0;
 }
 

@@ -59,6 +59,7 @@ typedef struct MjLaunchRecord {
     MjKernelFn *fn;                /* NULL while recording a plan */
     const MjTemplate *tmpl;
     bool generic;
+    bool waits;                    /* the image is for sm_90 or later: its launches may overlap (MjLaunch) */
     int32_t bound[MJ_MAX_PARAMS];  /* MJ_UNBOUND = argument */
     int32_t tuning_of[MJ_MAX_PARAMS]; /* full values with tuning resolved */
 } MjLaunchRecord;

@@ -213,8 +213,8 @@ int mojit_kernel(MojitRuntime *rt, const char *tmpl, const MojitDim *dims, size_
     return give(err, rc, &why);
 }
 
-int mojit_launch(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t block, size_t shared_bytes, const void *args,
-                 size_t args_bytes, MojitError *err)
+static int launch_with(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t block, size_t shared_bytes, const void *args,
+                       size_t args_bytes, bool overlap, MojitError *err)
 {
     MjError why = MJ_ERROR_INIT;
     const MjLaunchRecord *record;
@@ -229,10 +229,22 @@ int mojit_launch(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t 
                       kernel->name, grid, MJ_MAX_ARG_BYTES, args_bytes);
     if (rc == 0) {
         MjLaunch launch = {.grid = grid, .block = block ? block : 1, .shared_bytes = shared_bytes, .args = args,
-                           .args_bytes = args_bytes, .label = kernel->name};
+                           .args_bytes = args_bytes, .label = kernel->name, .overlap = overlap && record->waits};
         rc = rt->device->ops->launch(rt->device, record->fn, &launch, &why);
     }
     return give(err, rc, &why);
+}
+
+int mojit_launch(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t block, size_t shared_bytes, const void *args,
+                 size_t args_bytes, MojitError *err)
+{
+    return launch_with(rt, kernel, grid, block, shared_bytes, args, args_bytes, false, err);
+}
+
+int mojit_launch_overlapped(MojitRuntime *rt, MojitKernel *kernel, uint32_t grid, uint32_t block, size_t shared_bytes,
+                            const void *args, size_t args_bytes, MojitError *err)
+{
+    return launch_with(rt, kernel, grid, block, shared_bytes, args, args_bytes, true, err);
 }
 
 int mojit_synchronize(MojitRuntime *rt, MojitError *err)

@@ -179,6 +179,7 @@ static int generic_cuda(MjJit *jit, const MjRequest *req, const int32_t *full, M
         MJ_TRY(jit->opt.device->ops->module_function(module, req->tmpl->kernels[req->kernel], &fn, err));
     }
     *out = record_of(req, image->values, fn);
+    (*out)->waits = mj_target_waits(frame->target); /* an older one's PTX does not, on whatever card */
 out:
     pthread_mutex_unlock(&jit->generic.mutex);
     return rc;

@@ -31,7 +31,6 @@ typedef struct MjOpPhase { /* entry points of an op, launched in turn */
 typedef struct MjOpGeometry {
     uint32_t grid, block, cluster; /* as in MjLaunch */
     size_t shared_bytes;
-    bool overlap;
     int n_maps;                    /* tensor maps, passed to the kernel by value in this order as its second parameter */
     MjTensorMapSpec maps[MJ_OP_MAX_MAPS];
     const char *map_names[MJ_OP_MAX_MAPS]; /* for messages: "A", "B" */

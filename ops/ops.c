@@ -216,7 +216,6 @@ static int choose_geometry(const MjOps *ops, const MjOpRow *row, const MjOpMatri
     l->block = g.block;
     l->cluster = g.cluster;
     l->shared_bytes = g.shared_bytes;
-    l->overlap = g.overlap;
     l->tensor_maps = g.n_maps > 0 ? maps : NULL;
     l->tensor_map_bytes = (size_t)g.n_maps * sizeof *maps;
     return 0;
@@ -293,7 +292,8 @@ static int launch_phases(MjOps *ops, const MjOpRow *row, const MjOpBinding *b, c
         if (rc != 0) return rc;
         if (record->fn == NULL) continue; /* a plan is being recorded */
         const MjOpPhase *phase = &row->phases[i < MJ_OP_MAX_PHASES && row->phases[i].entry != NULL ? i : 0];
-        MjLaunch l = {.args = args, .args_bytes = row->args_bytes, .label = row->name};
+        MjLaunch l = {.args = args, .args_bytes = row->args_bytes, .label = row->name,
+                      .overlap = ops->overlap && !ops->profile && record->waits};
         if (b->matrix != NULL) rc = choose_geometry(ops, row, b->matrix, record, i, &l, maps, err);
         else choose_grid(ops, row, phase, record, &l);
         if (rc != 0) return rc;

@@ -53,6 +53,7 @@ typedef struct MjOps {
     MjJit *jit;
     MjFamily family;
     int arch;           /* 80, 89, 90, ... of a cuda target; 0 on a cpu */
+    bool overlap;       /* a launch may start while the one before it ends, where device and kernel can; not while profiling */
     bool profile;       /* time every op */
     MjOpProfile profiles[MJ_OP_COUNT]; /* on a GPU as of the last mj_ops_profile_read */
     MjOpTimes *times;   /* private; NULL unless profiling */

@@ -72,7 +72,7 @@ typedef struct MjOptimizerConfig {
 typedef struct MjRunConfig {
     char device[MJ_CONFIG_TEXT], out[MJ_CONFIG_TEXT];
     int32_t threads;
-    bool graphs;
+    bool graphs, overlap;
     int32_t dense_gemm; /* MjDenseGemm */
 } MjRunConfig;
 

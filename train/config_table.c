@@ -87,6 +87,8 @@ const MjOption mj_options[] = {
     INT("run", "threads", run.threads, "0", 0, 4096, "", "Worker threads of the cpu device; 0 = all cores."),
     BOOL("run", "graphs", run.graphs, "true",
          "cuda: replay the launches of a step as one graph, captured once for the padded sizes of its micro-batches; false launches them one by one."),
+    BOOL("run", "overlap", run.overlap, "false",
+         "cuda, sm_90 and later: a kernel may start while the one before it ends, and waits there for what that one writes; the bits are the same."),
     CHOICE("run", "dense_gemm", run.dense_gemm, "auto", "auto|mojit|cublaslt",
            "cuda: who multiplies dense matrices. `auto`: mojit, whose order of sums is the same in every mode. `cublaslt`: the library where it can, in any mode; that the modes then give the same bits is not promised."),
     TEXT("run", "out", run.out, "", "Folder for the run's log, step records and effective configuration; empty = none."),

@@ -162,6 +162,7 @@ static int open_all(MjTrain *t, MjError *err) {
     MJ_TRY(open_jit(t, mode, bucket, err));
     MJ_TRY(mj_ops_open(t->device, t->jit, &t->ops, err));
     t->ops.profile = t->opt.profile;
+    t->ops.overlap = c->run.overlap;
     MJ_TRY(open_library(t, err));
     MJ_TRY(open_model(t, &dims, err));
     mj_step_open(&t->step, t->model, mode, bucket, c);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.dense_gemm = cublaslt: trains on the simulated GPU, with graphs and without, in every mode; refused where it cannot be.
+# run.dense_gemm = cublaslt: trains on the simulated GPU, with graphs and without, in every mode, beside kernels that overlap; refused
+# where it cannot be.
 # usage: dense_gemm.sh MOJIT CHECKOUT SIMGPU_FOLDER
 cache=$MOJIT_CACHE
 source "$(dirname "$0")/../cli/lib.sh"
@@ -14,7 +15,7 @@ for mode in static dynamic; do
     for graphs in true false; do
         out=$mode-$graphs
         expect 0 'dense products by cuBLASLt' "$mojit" train "${small[@]}" --device cuda --mode "$mode" --set run.dense_gemm=cublaslt \
-            --set run.graphs=$graphs --out "$out"
+            --set run.graphs=$graphs --set run.overlap=true --out "$out"
         losses "$out" >"$out.losses"
         check "three losses in $out" test "$(wc -l <"$out.losses")" = 3
         check "$out trains as static-true does" cmp "$out.losses" static-true.losses

@@ -83,6 +83,10 @@ static void saxpy(MojitRuntime *rt, int32_t n)
     assert_int_equal(mojit_from_device(rt, host, y, bytes, &err), 0);
     for (int32_t i = 0; i < n; i++)
         if (host[i] != 4 * (float)(i % 13)) fail_msg("saxpy(N=%d) at %d: want %g got %g", n, i, 4.0 * (i % 13), (double)host[i]);
+    if (mojit_launch_overlapped(rt, kernel_of(rt, n), 5, 1, 0, &args, sizeof args, &err) != 0) fail_msg("%s", err.message);
+    assert_int_equal(mojit_from_device(rt, host, y, bytes, &err), 0);
+    for (int32_t i = 0; i < n; i++)
+        if (host[i] != 7 * (float)(i % 13)) fail_msg("saxpy(N=%d) again at %d: want %g got %g", n, i, 7.0 * (i % 13), (double)host[i]);
     mojit_free(rt, x);
     mojit_free(rt, y);
     free(host);

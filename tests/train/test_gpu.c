@@ -28,10 +28,12 @@ typedef struct Run {
     float *weights;
     int64_t n;
     MjTrainTotals totals;
+    uint64_t overlapped; /* launches, over all steps */
     MjOpProfile profiles[MJ_OP_COUNT];
 } Run;
 
 static Fixture fixture;
+static bool ordered;   /* run.overlap = false */
 static bool documents; /* short ones, padded to two sizes, instead of the text's own */
 
 static void on_step(void *user, const MjStepMetrics *m) {
@@ -60,11 +62,18 @@ static void run(const char *const *settings, const char *device, const char *mod
     (void)snprintf(c.run.device, sizeof c.run.device, "%s", device);
     (void)snprintf(c.jit.mode, sizeof c.jit.mode, "%s", mode);
     c.run.graphs = graphs;
+    c.run.overlap = !ordered;
     *out = (Run){0};
     MjTrainOptions opt = {.config = c, .cache = fixture.cache, .profile = profile, .callbacks = {.user = out, .step = on_step, .log = on_log}};
     if (mj_train_open(&opt, &t, &err) != 0 || mj_train_run(t, &err) != 0 || mj_train_weights(t, &out->weights, &out->n, &err) != 0)
         fail_msg("%s %s: %s\n%s", device, mode, err.message, err.log != NULL ? err.log : "");
     mj_train_totals(t, &out->totals);
+    MjDeviceCounters counters;
+    MjDevice *used = mj_train_ops(t)->device;
+    used->ops->counters(used, &counters);
+    out->overlapped = counters.overlapped;
+    if (!mj_target_waits(used->ops->info(used)->target) || ordered || profile) assert_int_equal(counters.overlapped, 0);
+    else assert_true(counters.overlapped > counters.launches / 2); /* all but those after a fill, a copy or a wait */
     for (int i = 0; i < MJ_OP_COUNT; i++) out->profiles[i] = mj_train_ops(t)->profiles[i];
     mj_train_close(t);
     assert_int_equal(out->steps, c.train.steps);
@@ -88,6 +97,20 @@ static void near(const Run *cpu, const Run *gpu, double t, const char *what) {
             print_message("%s step %d: %.9g cpu %.9g, differ by %.2g, tol %.2g\n", what, i + 1, gpu->loss[i], cpu->loss[i],
                           fabs(cpu->loss[i] - gpu->loss[i]), tolerance);
     }
+}
+
+/* Each kernel started when the one before has ended, launched alone and in a graph: no bit may depend on it. */
+static void compare_ordered(const char *const *settings, const Run *first, const char *what) {
+    char name[96];
+    ordered = true;
+    for (int graphs = 0; graphs < 2; graphs++) {
+        Run r;
+        (void)snprintf(name, sizeof name, "%s static%s, no overlap", what, graphs ? "" : ", no graphs");
+        run(settings, "cuda", "static", graphs, false, &r);
+        same_bits(first, &r, name);
+        free(r.weights);
+    }
+    ordered = false;
 }
 
 static void compare(const char *const *settings, double t, const char *what) {
@@ -117,6 +140,7 @@ static void compare(const char *const *settings, double t, const char *what) {
         same_bits(&first, &r, name);
         free(r.weights);
     }
+    compare_ordered(settings, &first, what);
     free(first.weights);
     free(cpu.weights);
 }
