@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cache/cache_internal.h"
+#include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 
 #define MAX_ENTRY_BYTES (1ll << 30) /* an entry larger than this is not one of ours */
@@ -164,7 +165,7 @@ static int pass(MjCache *cache, const char *path, bool store, MjArchiveCount *co
     archive_read_support_filter_zstd(a);
     if (archive_read_open_filename(a, path, 65536) != ARCHIVE_OK) {
         rc = archive_errno(a) == ENOENT || archive_errno(a) == EACCES
-                 ? mj_error(err, MJ_ERR_IO, "cannot read %s: %s", path, strerror(archive_errno(a)))
+                 ? mj_error(err, mj_fs_input_code(archive_errno(a)), "cannot read %s: %s", path, strerror(archive_errno(a)))
                  : mj_error(err, MJ_ERR_DATA, "%s is refused: it is no archive made by `mojit cache export`: %s", path, archive_error_string(a));
         goto out;
     }

@@ -176,6 +176,10 @@ static void fs_failures_name_the_path_and_leave_outputs_alone(void **state)
     assert_ptr_equal(data, (char *)0x1);
     assert_int_equal(len, 77);
     assert_int_equal(mj_fs_read(folder, &data, &len, &err), MJ_ERR_IO);
+    assert_int_equal(mj_fs_read_input(missing, &data, &len, &err), MJ_ERR_USAGE);
+    assert_int_equal(mj_fs_read_input(folder, &data, &len, &err), MJ_ERR_USAGE);
+    assert_int_equal(mj_fs_input_code(ENOTDIR), MJ_ERR_USAGE);
+    assert_int_equal(mj_fs_input_code(EACCES), MJ_ERR_IO);
     assert_non_null(strstr(err.message, "is a folder"));
     assert_int_equal(mj_fs_write_atomic(missing, "x", 1, &err), MJ_ERR_IO);
     assert_int_equal(mj_fs_list(missing, &names, &n, &err), MJ_ERR_IO);

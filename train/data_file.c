@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/base/fs.h"
 #include "runtime/base/mem.h"
 #include "train/data.h"
 
@@ -63,7 +64,7 @@ static int open_file(TokenFile *f, const char *path, MjError *err) {
     int rc = 0;
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return mj_error_errno(err, MJ_ERR_IO, errno, "%s: can't open the token file", path);
+    if (fd < 0) return mj_error_errno(err, mj_fs_input_code(errno), errno, "%s: can't open the token file", path);
     if (fstat(fd, &st) != 0) {
         rc = mj_error_errno(err, MJ_ERR_IO, errno, "%s: can't look at the token file", path);
         goto out;
@@ -99,7 +100,7 @@ static int open_pattern(MjTokens *t, const char *pattern, MjError *err) {
     if (failed == GLOB_NOMATCH) {
         const char *end = strstr(pattern, "_train.bin"); /* what `data pack` adds to its PREFIX */
         if (end == NULL) end = strstr(pattern, "_val.bin");
-        return mj_error(err, MJ_ERR_IO, "%s: no such token file; make one with `mojit data pack PATH... --out %.*s`", pattern,
+        return mj_error(err, MJ_ERR_USAGE, "%s: no such token file; make one with `mojit data pack PATH... --out %.*s`", pattern,
                         end != NULL ? (int)(end - pattern) : 6, end != NULL ? pattern : "PREFIX");
     }
     if (failed != 0) return mj_error(err, MJ_ERR_IO, "%s: can't list the files of this pattern", pattern);

@@ -51,7 +51,7 @@ static int add_path(Documents *d, const char *path, bool given, MjError *err) {
     struct stat st;
     int rc = 0;
     if ((given ? stat(path, &st) : lstat(path, &st)) != 0) {
-        if (given) return mj_error_errno(err, MJ_ERR_IO, errno, "%s: can't read", path);
+        if (given) return mj_error_errno(err, mj_fs_input_code(errno), errno, "%s: can't read", path);
         d->skipped++;
         return 0;
     }

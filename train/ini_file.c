@@ -123,7 +123,7 @@ int mj_ini_read(const char *path, const MjIniReader *reader, MjError *err)
     size_t len = 0;
     char *text = NULL;
     Reading r = {.reader = reader, .path = path, .err = err};
-    MJ_TRY(mj_fs_read(path, &text, &len, err));
+    MJ_TRY(mj_fs_read_input(path, &text, &len, err));
     if (strlen(text) != len) MJ_TRY(mj_error(err, MJ_ERR_USAGE, "%s: holds a NUL byte; expected an INI file of text", path));
     r.next = strncmp(text, "\xef\xbb\xbf", 3) == 0 ? text + 3 : text; /* a byte order mark */
     int bad_line = ini_parse_stream(read_line, &r, on_setting, &r);

@@ -19,7 +19,9 @@ static int io_error(MjError *err, int errnum, const char *what, const char *path
     return mj_error_errno(err, MJ_ERR_IO, errnum, "%s '%s'", what, path);
 }
 
-int mj_fs_read(const char *path, char **data, size_t *len, MjError *err)
+int mj_fs_input_code(int errnum) { return errnum == ENOENT || errnum == ENOTDIR ? MJ_ERR_USAGE : MJ_ERR_IO; }
+
+static int read_file(const char *path, bool input, char **data, size_t *len, MjError *err)
 {
     int rc = 0;
     char *buf = NULL;
@@ -27,13 +29,13 @@ int mj_fs_read(const char *path, char **data, size_t *len, MjError *err)
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0) return io_error(err, errno, "cannot open", path);
+    if (fd < 0) return mj_error_errno(err, input ? mj_fs_input_code(errno) : MJ_ERR_IO, errno, "cannot open '%s'", path);
     if (fstat(fd, &st) != 0) {
         rc = io_error(err, errno, "cannot stat", path);
         goto out;
     }
     if (S_ISDIR(st.st_mode)) {
-        rc = mj_error(err, MJ_ERR_IO, "'%s' is a folder; a file was expected", path);
+        rc = mj_error(err, input ? MJ_ERR_USAGE : MJ_ERR_IO, "'%s' is a folder; a file was expected", path);
         goto out;
     }
     cap = st.st_size > 0 ? (size_t)st.st_size + 1 : 4096; /* /proc and pipes say 0 */
@@ -61,6 +63,9 @@ out:
     close(fd);
     return rc;
 }
+
+int mj_fs_read(const char *path, char **data, size_t *len, MjError *err) { return read_file(path, false, data, len, err); }
+int mj_fs_read_input(const char *path, char **data, size_t *len, MjError *err) { return read_file(path, true, data, len, err); }
 
 static int write_all(int fd, const void *data, size_t len)
 {

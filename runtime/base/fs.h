@@ -11,6 +11,13 @@
 /* The whole file, with a NUL after its last byte. *data is malloc'd. `len` may be NULL. */
 int mj_fs_read(const char *path, char **data, size_t *len, MjError *err) MJ_MUST_CHECK;
 
+/* What it means that an input, which the user named, can't be opened: MJ_ERR_USAGE if no such file is there (the name is
+ * wrong), else MJ_ERR_IO. */
+int mj_fs_input_code(int errnum);
+
+/* Like mj_fs_read, of such an input: MJ_ERR_USAGE also for a folder. */
+int mj_fs_read_input(const char *path, char **data, size_t *len, MjError *err) MJ_MUST_CHECK;
+
 /* Writes a temporary beside `path`, fsyncs, renames over `path`, fsyncs the folder: a reader sees the old bytes or the
  * new ones, never a part. The temporary is removed on failure. Permissions 0644 less the umask. */
 int mj_fs_write_atomic(const char *path, const void *data, size_t len, MjError *err) MJ_MUST_CHECK;

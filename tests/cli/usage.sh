@@ -45,7 +45,17 @@ expect 2 'model.width = 130.*nearest is 128' "$mojit" train "${tiny[@]}" --set m
 expect 2 'model.head_dim = 96' "$mojit" train "${tiny[@]}" --set model.head_dim=96
 printf '[model]\ndepth = 2\n[modle]\nwidth = 128\n' >bad.ini
 expect 2 'bad.ini:[34].*did you mean' "$mojit" train --config bad.ini
-expect 1 'nope.ini' "$mojit" train --config nope.ini
+# A file that is named and not there is wrong usage, whatever the command; one that is there and bad is a failure.
+for command in 'train' 'compare' 'warm' 'bench' 'bench step' 'tune'; do
+    expect 2 "cannot open 'nope.ini': No such file" "$mojit" $command --config nope.ini
+done
+expect 2 "cannot open 'nope.ini': No such file" "$mojit" sweep nope.ini
+expect 2 "cannot open 'nope.ini': No such file" "$mojit" warm --sweep nope.ini --mode static
+expect 2 "cannot open 'bad.ini/x': Not a directory" "$mojit" train --config bad.ini/x
+expect 2 "'/' is a folder; a file was expected" "$mojit" train --config /
+expect 2 'nope.bin: no such token file' "$mojit" data info nope.bin
+expect 2 'nope: can.t read: No such file' "$mojit" data pack nope --out x
+expect 2 'cannot read nope.tar.zst: No such file' "$mojit" cache import nope.tar.zst
 
 # Data.
 : >empty.bin
@@ -54,13 +64,13 @@ head -c 3000 /bin/sh >foreign.bin
 expect 1 'empty.bin: empty' "$mojit" data info empty.bin
 expect 1 'truncated.bin: truncated: the header says' "$mojit" data info truncated.bin
 expect 1 'foreign.bin: not a token file' "$mojit" data info foreign.bin
-expect 1 'no such token file; make one with' "$mojit" train "${tiny[@]}" --set data.train=nope.bin
+expect 2 'no such token file; make one with' "$mojit" train "${tiny[@]}" --set data.train=nope.bin
 expect 1 'truncated' "$mojit" train "${tiny[@]}" --set data.train=truncated.bin
 mkdir nothing
 expect 1 'no readable text' "$mojit" data pack nothing foreign.bin --out x
 expect 2 '--held-out 2: expected a number from 0 to 0.5' "$mojit" data pack nothing --out x --held-out 2
 expect 2 'mojit data pack: something is missing; usage: mojit data pack PATH' "$mojit" data pack
-expect 1 'mojit data pack PATH... --out new/text' "$mojit" train "${tiny[@]}" --set data.train=new/text_train.bin
+expect 2 'mojit data pack PATH... --out new/text' "$mojit" train "${tiny[@]}" --set data.train=new/text_train.bin
 expect 0 . "$mojit" data pack "$checkout/kernels_src/list.sh" --out new/text
 check 'the end of a single text is held out' test -s new/text_val.bin
 expect 2 'names no file' "$mojit" data pack nothing "$checkout/kernels_src" --out ''
@@ -89,6 +99,9 @@ bad_sweep 's.ini:5: .model.depth. in \[run a\] stands in line 4 already' '[sweep
 bad_sweep 'no \[run NAME\]' '[sweep]\nname = x\n'
 bad_sweep 'run name .\.\./a.' '[sweep]\nname = x\n[run ../a]\nmodel.depth = 1\n'
 bad_sweep '\[run a\].*statik' '[sweep]\nname = x\n[run a]\njit.mode = statik\n'
+printf '[sweep]\nname = x\nconfig = %s\n[defaults]\nrun.device = cpu\njit.mode = nocompile\n[run a]\ndata.train = nope.bin\n[run b]\ndata.train = nope.bin\n' \
+    "$checkout/configs/tiny.ini" >s.ini
+expect 1 '2 of 2 runs failed' "$mojit" sweep s.ini --out no-data # it is not the records that can't be written
 expect 2 'is not a folder' "$mojit" report nope
 expect 1 'not the folder of a sweep' "$mojit" report nothing
 
