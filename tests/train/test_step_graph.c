@@ -145,8 +145,13 @@ static const MjDeviceInfo *info(const MjDevice *dev) {
     return &recording_info;
 }
 
-static MjDeviceOps recording_table(void) {
-    MjDeviceOps table = mj_device_cpu;
+/* A cpu device whose table records. */
+static MjDevice *open_recording(const MjDeviceOptions *options) {
+    static MjDeviceOps table;
+    MjError err = MJ_ERROR_INIT;
+    MjDevice *device = NULL;
+    if (mj_device_open("cpu", options, &device, &err) != 0) fail_msg("device: %s", err.message);
+    table = mj_device_cpu;
     table.launch = recorded_launch;
     table.fill = recorded_fill;
     table.upload = refused_upload;
@@ -159,7 +164,13 @@ static MjDeviceOps recording_table(void) {
     table.graph_destroy = graph_destroy;
     table.counters = counters;
     table.info = info;
-    return table;
+    device->ops = &table;
+    return device;
+}
+
+static void close_recording(MjDevice *device) {
+    device->ops = &mj_device_cpu;
+    mj_device_close(device);
 }
 
 /* ---- runs -------------------------------------------------------------------------------------------------- */
@@ -177,6 +188,20 @@ static void must(int rc, const MjError *err, const char *what) {
     if (rc != 0) fail_msg("%s: %s\n%s", what, err->message, err->log ? err->log : "");
 }
 
+/* A recording device and a JIT, for graphs of work that is only counted. */
+static MjOps open_ops(const char *mode) {
+    MjError err = MJ_ERROR_INIT;
+    MjOps ops = {.device = open_recording(NULL)};
+    MjJitOptions opt = {.device = ops.device};
+    must(mj_mode_find(mode, &opt.mode, &err), &err, "mode");
+    must(mj_jit_open(&opt, &ops.jit, &err), &err, "jit");
+    return ops;
+}
+static void close_ops(MjOps *ops) {
+    mj_jit_close(ops->jit);
+    close_recording(ops->device);
+}
+
 typedef struct Limits { /* 0: as they are */
     int keep;
     uint64_t nodes, whole;
@@ -184,7 +209,7 @@ typedef struct Limits { /* 0: as they are */
 
 static void run(const MjConfig *c, Limits limits, Run *out) {
     MjError err = MJ_ERROR_INIT;
-    MjDevice *device = NULL;
+    MjDevice *device = open_recording(&(MjDeviceOptions){.threads = 2});
     MjJit *jit = NULL;
     MjOps ops;
     MjModel *model = NULL;
@@ -192,12 +217,8 @@ static void run(const MjConfig *c, Limits limits, Run *out) {
     MjTokens *tokens = NULL;
     MjLoader *loader = NULL;
     MjLoaderOptions load;
-    MjDeviceOptions dev = {.threads = 2};
     MjJitOptions opt = {.cache = fixture.cache};
-    MjDeviceOps table = recording_table();
     *out = (Run){0};
-    must(mj_device_open("cpu", &dev, &device, &err), &err, "device");
-    device->ops = &table;
     opt.device = device;
     must(mj_mode_find(c->jit.mode, &opt.mode, &err), &err, "mode");
     must(mj_bucket_parse(c->jit.bucket, &opt.bucket, &err), &err, "bucket");
@@ -234,8 +255,7 @@ static void run(const MjConfig *c, Limits limits, Run *out) {
     mj_tokens_close(tokens);
     mj_model_close(model);
     mj_jit_close(jit);
-    device->ops = &mj_device_cpu;
-    mj_device_close(device);
+    close_recording(device);
 }
 
 static void same_bits(const Run *a, const Run *b, const char *what) {
@@ -409,15 +429,8 @@ static void whole_steps_of_swapped_kernels(void **state) {
     (void)state;
     MjStepGraphs g;
     MjError err = MJ_ERROR_INIT;
-    MjJitOptions opt = {0};
-    MjOps ops = {0};
-    MjDeviceOps table = recording_table();
+    MjOps ops = open_ops("tiered");
     static const int32_t padded[2] = {64, 128}, other[2] = {128, 64};
-    must(mj_device_open("cpu", NULL, &ops.device, &err), &err, "device");
-    must(mj_mode_find("tiered", &opt.mode, &err), &err, "mode");
-    ops.device->ops = &table;
-    opt.device = ops.device;
-    must(mj_jit_open(&opt, &ops.jit, &err), &err, "jit");
     mj_step_graphs_open(&g, true);
     for (int swap = 0; swap < 3; swap++) {
         const uint64_t captured = g.captured;
@@ -435,9 +448,7 @@ static void whole_steps_of_swapped_kernels(void **state) {
     assert_int_equal(open_graphs, 2);
     mj_step_graphs_close(&g, ops.device);
     assert_int_equal(open_graphs, 0);
-    mj_jit_close(ops.jit);
-    ops.device->ops = &mj_device_cpu;
-    mj_device_close(ops.device);
+    close_ops(&ops);
     mj_error_clear(&err);
 }
 
@@ -450,15 +461,8 @@ static void failure_in_a_capture(void **state) {
     (void)state;
     MjStepGraphs g;
     MjError err = MJ_ERROR_INIT;
-    MjJitOptions opt = {0};
-    MjOps ops = {0};
-    MjDeviceOps table = recording_table();
+    MjOps ops = open_ops("nocompile");
     int good = 1;
-    must(mj_device_open("cpu", NULL, &ops.device, &err), &err, "device");
-    must(mj_mode_find("nocompile", &opt.mode, &err), &err, "mode");
-    ops.device->ops = &table;
-    opt.device = ops.device;
-    must(mj_jit_open(&opt, &ops.jit, &err), &err, "jit");
     const int32_t padded = 128;
     const MjPieceName name = {&padded, 1, 0};
     mj_step_graphs_open(&g, true);
@@ -471,9 +475,7 @@ static void failure_in_a_capture(void **state) {
     assert_null(recording);
     assert_int_equal(open_graphs, 0);
     mj_step_graphs_close(&g, ops.device);
-    mj_jit_close(ops.jit);
-    ops.device->ops = &mj_device_cpu;
-    mj_device_close(ops.device);
+    close_ops(&ops);
     mj_error_clear(&err);
 }
 
