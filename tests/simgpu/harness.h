@@ -11,6 +11,7 @@
 
 #include "jit/compiler.h"
 #include "runtime/base/fs.h"
+#include "runtime/base/str.h"
 #include "runtime/device.h"
 
 /* Fails the test with the message in `err`, a variable of the caller's, and the compiler's log. */
@@ -19,14 +20,37 @@
         if ((expr) != 0) fail_msg("%s\n%s", err.message, err.log != NULL ? err.log : "");                     \
     } while (0)
 
+/* The text of a file of kernels, to be freed, with a header that it names put in, as jit/ does with the templates'. */
+static inline int sim_read(const char *path, char **out, MjError *err)
+{
+    char *text = NULL, *header = NULL, beside[1024], name[64];
+    int rc;
+    MJ_TRY(mj_fs_read(path, &text, NULL, err));
+    char *at = strstr(text, "#include \"");
+    if (at != NULL && sscanf(at, "#include \"%63[^\"]\"", name) == 1) {
+        int line = 2; /* of what follows the include */
+        for (const char *c = text; c < at; c++) line += *c == '\n';
+        (void)snprintf(beside, sizeof beside, "%.*s/%s", (int)(strrchr(path, '/') - path), path, name);
+        MJ_TRY(mj_fs_read(beside, &header, NULL, err));
+        *at = '\0';
+        *out = mj_strdup_printf("%s#line 1 \"%s\"\n%s#line %d \"%s\"\n%s", text, name, header, line, strrchr(path, '/') + 1, strchr(at + 1, '\n') + 1);
+    } else {
+        *out = text;
+        text = NULL;
+    }
+out:
+    free(text);
+    free(header);
+    return rc;
+}
+
 /* The file's kernels for sm_90a; to be freed with mj_compile_result_free. */
 static inline int sim_compile(const char *path, MjCompileResult *image, MjError *err)
 {
     MjCompiler *c = NULL;
     char *text = NULL;
-    size_t len;
     int rc;
-    MJ_TRY(mj_fs_read(path, &text, &len, err));
+    MJ_TRY(sim_read(path, &text, err));
     MJ_TRY(mj_compiler_nvrtc_open(&c, err));
     const MjCompileRequest req = {.source = text, .source_name = strrchr(path, '/') + 1, .target = "sm_90a", .entry = ""};
     rc = c->compile(c, &req, image, err);

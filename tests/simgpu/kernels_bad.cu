@@ -1,11 +1,6 @@
 /* One small wrong kernel for each thing that a GPU punishes: threads, memory, barriers and warps. test_rules.c says what report
  * each must get; the other kernels_bad_*.cu are of its kind. */
-struct Args {
-    float *out;
-    const float *in;
-    int n;
-};
-#define BAD(name) extern "C" __global__ void name(const __grid_constant__ Args a)
+#include "kernels_bad.h"
 
 /* ---- barriers of a block ---- */
 

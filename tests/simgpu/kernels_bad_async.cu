@@ -1,21 +1,11 @@
 /* Small wrong kernels, as in kernels_bad.cu: asynchronous copies, mbarriers and clusters. `m.in` is a 64 x 64 tensor of bf16 with
  * a box of its size and the 128-byte swizzle. */
-struct Args {
-    float *out;
-    const float *in;
-    int n;
-};
-struct MapArgs {
-    MjTensorMap in, out;
-};
-#define BAD(name) extern "C" __global__ void name(const __grid_constant__ Args a)
-#define BAD_MAP(name) extern "C" __global__ void name(const __grid_constant__ Args a, const __grid_constant__ MapArgs m)
+#include "kernels_bad.h"
+
 #define BAR                                                                                                   \
     __shared__ __align__(8) unsigned long long bar;                                                           \
     const mj_u32 b = mj_ptx_shared(&bar)
 #define TILE extern __shared__ __align__(1024) unsigned char tile[]
-#define TILE_BYTES (64 * 64 * 2)
-#define ONE if (threadIdx.x == 0)
 
 /* ---- cp.async ---- */
 

@@ -1,17 +1,6 @@
 /* Small wrong kernels, as in kernels_bad.cu: races on shared memory, which MOJIT_SIMGPU_RACES finds whatever order the threads
  * run in. Each would be right with one line more. */
-struct Args {
-    float *out;
-    const float *in;
-    int n;
-};
-struct MapArgs {
-    MjTensorMap in, out;
-};
-#define BAD(name) extern "C" __global__ void name(const __grid_constant__ Args a)
-#define BAD_MAP(name) extern "C" __global__ void name(const __grid_constant__ Args a, const __grid_constant__ MapArgs m)
-#define ONE if (threadIdx.x == 0)
-#define TILE_BYTES (64 * 64 * 2)
+#include "kernels_bad.h"
 
 BAD(race_write_write) { /* both warps, no barrier */
     __shared__ int n;
