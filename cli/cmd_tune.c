@@ -12,6 +12,7 @@
 #include "cli/table.h"
 #include "cli/term.h"
 #include "ops/tune.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "train/train.h"
 
@@ -22,6 +23,7 @@ const MjArgSpec mj_tune_options[] = {
     {"candidates", MJ_ARG_INT, "N", "measure the N that the model finds cheapest; default 16", 0, 1, 100000},
     {"quick", MJ_ARG_FLAG, NULL, "these only: no values that the model leaves at their defaults", 0, 0, 0},
     {"seconds", MJ_ARG_STRING, "S", "time spent on timing one candidate; default 0.1", 0, 0, 0},
+    {"limit", MJ_ARG_INT, "S", "begin no further shape after S seconds; what was measured is printed and kept", 0, 0, 1000000},
     {"dry-run", MJ_ARG_FLAG, NULL, "measure and print, keep nothing", 0, 0, 0},
     {"json", MJ_ARG_FLAG, NULL, "print as JSON", 0, 0, 0},
     {NULL, MJ_ARG_FLAG, NULL, NULL, 0, 0, 0},
@@ -32,7 +34,8 @@ typedef struct MjTuneRun {
     MjOps ops;
     MjTable *table;
     MjTuneEffort effort;
-    int shapes, better;
+    int shapes, better, left_out;
+    uint64_t started;
     bool every; /* one op: a row for each candidate; else one for each shape */
 } MjTuneRun;
 
@@ -66,6 +69,11 @@ static int tune_shape(MjTuneRun *run, MjOpId op, const MjOpShape *shape, MjError
     MjTuned t;
     MjStr request = MJ_STR_INIT;
     int rc = 0;
+    const int64_t limit = mj_args_int(run->args, "limit", -1);
+    if (limit >= 0 && mj_clock_ns() - run->started >= (uint64_t)limit * 1000000000u) {
+        run->left_out++;
+        return 0;
+    }
     mj_shape_text(shape, &request);
     mj_term_progress("tuning %s %s", mj_op_name(op), mj_str_text(&request));
     rc = mj_tune(&run->ops, op, shape, &run->effort, &t, err);
@@ -104,7 +112,7 @@ static int tune_config(MjTuneRun *run, MjCache *cache, MjError *err)
         if (op == MJ_OP_ATTENTION_FWD || op == MJ_OP_ATTENTION_BWD) shape.rows = config.train.seq_len; /* no constant of a kernel */
         MJ_TRY(tune_shape(run, op, &shape, err));
     }
-    if (run->shapes == 0) mj_term_say("nothing that this configuration launches on %s has tuning parameters", mj_jit_target(jit));
+    if (run->shapes + run->left_out == 0) mj_term_say("nothing that this configuration launches on %s has tuning parameters", mj_jit_target(jit));
 out:
     mj_jit_close(plan);
     return rc;
@@ -151,7 +159,7 @@ int mj_cmd_tune(const MjArgs *args, MjError *err)
     const char *seconds = mj_args_string(args, "seconds");
     MjTuneRun run = {.args = args, .effort = {.most = (int)mj_args_int(args, "candidates", 16), .explore = !mj_args_flag(args, "quick"),
                                               .seconds = seconds != NULL ? atof(seconds) : 0.1},
-                     .every = n > 0 && mj_args_string(args, "shape") != NULL, .table = mj_table_open(columns)};
+                     .every = n > 0 && mj_args_string(args, "shape") != NULL, .table = mj_table_open(columns), .started = mj_clock_ns()};
     MjDevice *device = NULL;
     MjCache *cache = NULL;
     MjJit *jit = NULL;
@@ -178,6 +186,7 @@ int mj_cmd_tune(const MjArgs *args, MjError *err)
                 run.shapes == 1 ? "" : "s", device->ops->info(device)->name,
                 run.better, run.better == 1 ? "s" : "",
                 mj_args_flag(args, "dry-run") ? "nothing was kept" : "kept in the cache, `mojit cache list` shows them");
+    if (run.left_out > 0) mj_term_say("%d more shape%s not measured: --limit", run.left_out, run.left_out == 1 ? " was" : "s were");
 out:
     mj_term_progress_done();
     mj_table_close(run.table);

@@ -12,17 +12,19 @@
 #   sanitizer  compute-sanitizer on the checks: memcheck, racecheck, synccheck
 #   bench      every op at a GPU's sizes, cuBLASLt beside each GEMM
 #   compare    the seed-size model on one GPU, bf16 and fp8 experts, every mode
+#   tune       the matrix kernels of that model with other tiles than the model of time chooses; nothing is kept
 #   torch      the same kernels and the same model in PyTorch (tests/gpu/torch_baseline.py)
 #
-# Everything is in DIR/log.txt; DIR/results.json, DIR/bench.json and DIR/torch.json hold the numbers. One table comes last.
+# Everything is in DIR/log.txt; DIR/results.json, DIR/bench.json, DIR/tune-*.json and DIR/torch-*.json hold the numbers. One table
+# comes last. GPU_CHECK_SETS='model.depth=1 moe.experts=4' makes the seed-size model another one, to try the script somewhere slow.
 # The binaries are those of build-gpu/ if it is there, else build/ is built. Exit status: 1 when something failed.
 set -uo pipefail
 source "$(dirname "$0")/build.sh"
 cd "${root:?}" || exit 1
 
-parts=(doctor ops bits cpu sanitizer bench compare torch)
+parts=(doctor ops bits cpu sanitizer bench compare tune torch)
 out=$root/out/gpu-check only="" skip="" minutes=30 device=cuda pack=0 build=""
-usage() { sed -n '2,20s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,22s/^# \{0,1\}//p' "$0"; }
 die() { printf 'gpu_check: %s\n' "$1" >&2; exit 2; }
 while (($#)); do
     case $1 in
@@ -120,6 +122,7 @@ seed_sets() {
     sets=(--set data.train="$1" --set data.held_out=)
     while IFS= read -r line; do sets+=(--set "$line"); done < <(awk '/^\[/ { on = $0 == "[defaults]" }
         on && /=/ && !/^(data|run|train\.steps|precision\.experts)/ { gsub(/ /, ""); print }' sweeps/compile_sweep_v1_1gpu.ini)
+    for line in ${GPU_CHECK_SETS-}; do sets+=(--set "$line"); done
 }
 
 if ((pack)); then
@@ -336,6 +339,46 @@ part_compare() {
         cat "$scratch/said"
     done
     tar -C "$scratch" -czf "$out/compare.tar.gz" compare 2>/dev/null
+}
+
+# tuned FILE: of each shape in what `mojit tune --json` wrote, the template, the shape, whether other tiles are faster, and a note
+tuned() {
+    awk -F'": ' '
+        function flush() {
+            if (shape == "") return
+            if (kept == "") printf "%s\t%s\tstays\t%.1f us with %s\n", template, shape, choice_us, choice
+            else printf "%s\t%s\tfaster\tgain %.3f: %.1f us with %s; the model chose %s: %.1f us\n", template, shape, gain, kept_us, kept, choice, choice_us
+            kept = choice = ""
+        }
+        { key = $1; gsub(/[ "]/, "", key); value = $2; gsub(/^"|"?,?$/, "", value) }
+        key == "template" { next_template = value }
+        key == "shape" { if (value != shape || next_template != template) { flush(); template = next_template; shape = value } }
+        key == "tuning" { tuning = value }
+        key == "us" { us = value }
+        key == "gain" { this_gain = value }
+        key == "verdict" {
+            if (value == "kept") { kept = tuning; kept_us = us; gain = this_gain }
+            if (value == "stays" || value == "without tuning") { choice = tuning; choice_us = us }
+        }
+        END { flush() }' "$1"
+}
+
+part_tune() {
+    local precision sets limit template shape verdict note
+    make_data "$scratch/data" || return
+    seed_sets "$scratch/data/text_train.bin"
+    for precision in fp8 bf16; do
+        limit=$(($(left) / 3)) # a shape that has begun is finished
+        ((limit > 200)) && limit=200
+        ((limit > 0)) || limit=1
+        attempt tune "seed size, $precision" $((2 * limit + 30)) bash -c 'exec "$@" >"$0"' "$out/tune-$precision.json" \
+            "$bin/mojit" tune --config /dev/null "${sets[@]}" --set precision.linears=$precision --set precision.experts=$precision \
+            --device "$device" --limit "$limit" --dry-run --json
+        [[ -s $out/tune-$precision.json ]] || continue
+        while IFS=$'\t' read -r template shape verdict note; do
+            record tune "$precision: $template $shape" "$verdict" 0 "$note"
+        done < <(tuned "$out/tune-$precision.json")
+    done
 }
 
 part_torch() {

@@ -105,6 +105,10 @@ expect 1 '2 of 2 runs failed' "$mojit" sweep s.ini --out no-data # it is not the
 expect 2 'is not a folder' "$mojit" report nope
 expect 1 'not the folder of a sweep' "$mojit" report nothing
 
+# Tune.
+expect 0 '1 more shape was not measured: --limit' "$mojit" tune gemm --shape m=128,n=128,k=128 --device cpu --limit 0
+expect 2 '.--limit' "$mojit" tune gemm --shape m=128,n=128,k=128 --device cpu --limit -1
+
 # Bench.
 expect 2 'did you mean' "$mojit" bench gem
 expect 2 'did you mean' "$mojit" bench sum --mode nocompile --shape cuont=5
