@@ -23,6 +23,7 @@
 #define CHUNKS ((TOKENS + CHUNK_TOKENS - 1) / CHUNK_TOKENS)
 #define FRAG_BYTES 512
 #define ROW_BYTES (2 * COLUMNS)
+#define ROWS_AT_ONCE (MJ_ROUTER_THREADS / (COLUMNS / 8)) /* that the block copies */
 #define QUAD_LANE (MJ_LANE % 4)
 #define IN_PIECES (WIDTH % 128 == 0 || (WIDTH % 8 == 0 && ((uintptr_t)args->x & 15) == 0))
 
@@ -49,21 +50,23 @@ MJ_FN float logit_gradient(const MjRouterBwdArgs *args, int32_t n, int32_t exper
     return chosen ? ds * s * (1.0f - s) : 0.0f;
 }
 
-/* One chunk of dx = sum over the choices of d w, in their order; lane k holds the k-th d and where its weights begin. */
-MJ_FN void row_gradient(const MjRouterBwdArgs *args, const float *weight, float d, int32_t expert, int32_t chosen, int32_t c, int32_t left,
+/* One chunk of dx = sum over the choices of d w, in their order; lane k holds the k-th d and where its weights begin. A live token
+ * has chosen TOP_K experts: where that is bound, no code is made for choices past it. */
+MJ_FN void row_gradient(const MjRouterBwdArgs *args, const float *weight, float d, int32_t expert, bool lives, int32_t c, int32_t left,
                         uint16_t *to)
 {
-    (void)args; /* WIDTH may be in it */
     MjLanes dx = mj_lanes_zero();
-    for (int32_t k = 0; k < chosen; k += 8) {
+    (void)args; /* WIDTH and TOP_K may be in it */
+    for (int32_t k = 0; k < TOP_K && lives; k += 8) {
         MjLanes w[8];
         _Pragma("unroll") for (int32_t j = 0; j < 8; j++) { /* past the last choice: it again, times nothing */
-            const int32_t e = __shfl_sync(0xffffffffu, expert, k + j < chosen ? k + j : chosen - 1);
+            const int32_t e = __shfl_sync(0xffffffffu, expert, k + j < TOP_K ? k + j : TOP_K - 1);
             mj_load_f32(&w[j], weight + (int64_t)e * WIDTH + c, left);
         }
         _Pragma("unroll") for (int32_t j = 0; j < 8; j++) {
-            const float by = __shfl_sync(0xffffffffu, d, k + j < 32 ? k + j : 31);
-            if (k + j < chosen) MJ_FOR_LANES(l) dx.v[l] = mj_fmaf(by, w[j].v[l], dx.v[l]);
+            if (k + j >= TOP_K) continue;
+            const float by = __shfl_sync(0xffffffffu, d, k + j);
+            MJ_FOR_LANES(l) dx.v[l] = mj_fmaf(by, w[j].v[l], dx.v[l]);
         }
     }
     mj_store_bf16(to, &dx, left);
@@ -77,12 +80,12 @@ MJ_FN void token_gradients(const MjRouterBwdArgs *args, const float *weight, boo
         float *dlogit = args->dlogit + (int64_t)n * EXPERTS;
         uint16_t *dx = args->dx + (int64_t)n * WIDTH;
         const int32_t expert = n < live && MJ_LANE < TOP_K ? args->expert[(int64_t)n * TOP_K + MJ_LANE] : -1;
-        const int32_t chosen = __popc(__ballot_sync(0xffffffffu, expert >= 0)); /* all or none */
+        const bool lives = __ballot_sync(0xffffffffu, expert >= 0) != 0; /* n < live, and known to be the same in all lanes */
         const float d = logit_gradient(args, n, expert);
         MJ_FOR_WARP_LANES(e, EXPERTS) dlogit[e] = 0.0f;
         __syncwarp();
         if (expert >= 0) dlogit[expert] = d;
-        MJ_FOR_CHUNKS(c, WIDTH) row_gradient(args, weight, d, expert, chosen, c, whole ? MJ_WHOLE : WIDTH - c, dx + c);
+        MJ_UNROLL_BY(1) MJ_FOR_CHUNKS(c, WIDTH) row_gradient(args, weight, d, expert, lives, c, whole ? MJ_WHOLE : WIDTH - c, dx + c);
     }
 }
 
@@ -92,11 +95,12 @@ MJ_KERNEL_BOUNDS(router_bwd_x, MjRouterBwdArgs, MJ_ROUTER_BWD_X_THREADS, 1)
 {
     if (WIDTH % MJ_CHUNK != 0) {
         token_gradients(args, args->weight, false, mj_block, mj_grid);
-    } else if (blockDim.x < MJ_ROUTER_BWD_X_THREADS) {
+    } else if (!MJ_ROUTER_BWD_X_SHARES(WIDTH, EXPERTS, TOKENS) && blockDim.x < MJ_ROUTER_BWD_X_THREADS) {
         token_gradients(args, args->weight, true, mj_block, mj_grid);
     } else {
         float4 *weight = (float4 *)mj_shared;
-        MJ_FOR_THREADS(i, EXPERTS * (WIDTH / 4)) weight[i] = ((const float4 *)args->weight)[i];
+        for (int32_t i = (int32_t)threadIdx.x; i < EXPERTS * (WIDTH / 4); i += MJ_ROUTER_BWD_X_THREADS)
+            weight[i] = ((const float4 *)args->weight)[i];
         __syncthreads();
         token_gradients(args, (const float *)mj_shared, true, mj_block, mj_grid);
     }
@@ -105,38 +109,42 @@ MJ_KERNEL_BOUNDS(router_bwd_x, MjRouterBwdArgs, MJ_ROUTER_BWD_X_THREADS, 1)
 /* ---- partial[t][e] = sum over the tokens of chunk t of dlogit[n][e] x[n] ---------------------------------------------- */
 
 /* What a thread splits, of 16 experts (its warp's number times 16) and 4 x 16 tokens from n on: its part of an A fragment,
- * rows lane / 4 and + 8, tokens 2 q, 2 q + 1 and those + 8. */
+ * rows lane / 4 and + 8, tokens 2 q, 2 q + 1 and those + 8. Past the last expert: the last one's, whose sums nobody stores. */
 MJ_FN void load_gradients(const MjRouterBwdArgs *args, int32_t n, int32_t end, int32_t e0, float (&d)[STEP / 16][8])
 {
-    const int32_t e = e0 + 16 * MJ_WARP_INDEX + MJ_LANE / 4;
-    const float *from = args->dlogit + e;
+    const int32_t e = e0 + 16 * MJ_WARP_INDEX + MJ_LANE / 4, first = n + 2 * QUAD_LANE;
+    const float *from = args->dlogit + (int64_t)first * EXPERTS + (e < EXPERTS ? e : EXPERTS - 1);
+    const int32_t up = e + 8 < EXPERTS ? 8 : e < EXPERTS ? EXPERTS - 1 - e : 0;
     _Pragma("unroll") for (int32_t s = 0; s < STEP / 16; s++)
         _Pragma("unroll") for (int32_t i = 0; i < 8; i++) {
-            const int32_t token = n + 16 * s + 2 * QUAD_LANE + i % 2 + (i >= 4 ? 8 : 0), up = i / 2 % 2 * 8;
-            d[s][i] = token < end && e + up < EXPERTS ? from[(int64_t)token * EXPERTS + up] : 0.0f;
+            const int32_t token = 16 * s + i % 2 + (i >= 4 ? 8 : 0);
+            d[s][i] = token < end - first ? from[token * EXPERTS + (i / 2 % 2 == 1 ? up : 0)] : 0.0f;
         }
 }
 
-/* terms(4 steps of 16 tokens, 4 x 16 experts, 3 terms, 32 lanes, 8 bf16) */
+/* terms(4 steps of 16 tokens, 4 x 16 experts, 3 terms, 32 lanes, 8 bf16). The code is that of one step: the others move up. */
 MJ_FN void split_gradients(float (&d)[STEP / 16][8], unsigned char *terms)
 {
-    _Pragma("unroll") for (int32_t s = 0; s < STEP / 16; s++)
+    _Pragma("unroll 1") for (int32_t s = 0; s < STEP / 16; s++) {
         _Pragma("unroll") for (int32_t t = 0; t < 3; t++) {
             uint32_t pair[4];
-            _Pragma("unroll") for (int32_t p = 0; p < 4; p++) pair[p] = mj_bf16_term(&d[s][2 * p], &d[s][2 * p + 1]);
+            _Pragma("unroll") for (int32_t p = 0; p < 4; p++) pair[p] = mj_bf16_term(&d[0][2 * p], &d[0][2 * p + 1]);
             *(uint4 *)(terms + ((s * 4 + MJ_WARP_INDEX) * 3 + t) * FRAG_BYTES + MJ_LANE * 16) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
         }
+        _Pragma("unroll") for (int32_t next = 1; next < STEP / 16; next++)
+            _Pragma("unroll") for (int32_t i = 0; i < 8; i++) d[next - 1][i] = d[next][i];
+    }
 }
 
 /* Starts copying rows n .. n + STEP - 1 from column c on; zeros from token `end` and past the last column. A row's 16-byte
  * pieces are permuted by its number, so that eight rows of a fragment lie in different banks. */
 MJ_FN void load_rows(const MjRouterBwdArgs *args, int32_t n, int32_t end, int32_t c, unsigned char *rows)
 {
-    const int32_t piece = (int32_t)threadIdx.x % (COLUMNS / 8), column = c + 8 * piece;
-    _Pragma("unroll 4") for (int32_t r = (int32_t)threadIdx.x / (COLUMNS / 8); r < STEP; r += MJ_ROUTER_THREADS / (COLUMNS / 8)) {
-        const int32_t left = n + r < end ? WIDTH - column : 0;
+    const int32_t piece = (int32_t)threadIdx.x % (COLUMNS / 8), column = c + 8 * piece, first = (int32_t)threadIdx.x / (COLUMNS / 8);
+    _Pragma("unroll 4") for (int32_t k = 0; k < STEP / ROWS_AT_ONCE; k++) {
+        const int32_t r = first + k * ROWS_AT_ONCE, left = n + r < end ? WIDTH - column : 0;
         const uint16_t *from = args->x + (left > 0 ? (int64_t)(n + r) * WIDTH + column : 0);
-        unsigned char *to = rows + r * ROW_BYTES + ((piece ^ (r & 7)) << 4);
+        unsigned char *to = rows + r * ROW_BYTES + ((piece ^ (first & 7)) << 4); /* 8 rows at once, or more of them */
         if (IN_PIECES) {
             mj_ptx_cp_async_16(mj_ptx_shared(to), from, left > 0 ? 16u : 0u);
             continue;
@@ -184,7 +192,7 @@ MJ_FN void store_sums(const MjRouterBwdArgs *args, const MjRouterSums &s, int32_
                 const int32_t c = c0 + 8 * f + 2 * QUAD_LANE;
                 const float a = s.large[i][f][2 * h] + s.small[i][f][2 * h], b = s.large[i][f][2 * h + 1] + s.small[i][f][2 * h + 1];
                 if (WIDTH % 2 == 0) {
-                    if (c < WIDTH) *(float2 *)(to + c) = make_float2(a, b);
+                    if (WIDTH % COLUMNS == 0 || c < WIDTH) *(uint64_t *)(to + c) = (uint64_t)mj_f32_bits(b) << 32 | mj_f32_bits(a);
                     continue;
                 }
                 if (c < WIDTH) to[c] = a;
@@ -204,7 +212,8 @@ MJ_KERNEL_BOUNDS(router_bwd_partial, MjRouterBwdArgs, MJ_ROUTER_THREADS, 2)
     _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
         _Pragma("unroll") for (int32_t f = 0; f < 8; f++)
             _Pragma("unroll") for (int32_t j = 0; j < 4; j++) s.large[i][f][j] = s.small[i][f][j] = 0.0f;
-    _Pragma("unroll 1") for (int32_t n = first - STEP; n < end; n += STEP) { /* the first turn only starts copying */
+    int32_t n = first - STEP; /* the first turn only starts copying; it comes even where no token of the chunk lives */
+    _Pragma("unroll 1") do {
         const int32_t odd = (n - first) / STEP & 1;
         mj_ptx_cp_async_wait<0>();
         __syncthreads(); /* the rows have come; all are done with the terms and the rows before */
@@ -215,7 +224,8 @@ MJ_KERNEL_BOUNDS(router_bwd_partial, MjRouterBwdArgs, MJ_ROUTER_THREADS, 2)
         }
         __syncthreads();
         if (n >= first) add_products(s, terms, mj_ptx_shared(rows) + (uint32_t)(odd * MJ_ROUTER_BWD_ROWS_BYTES), half_e, half_c);
-    }
+        n += STEP;
+    } while (n < end);
     store_sums(args, s, t, e0 + 32 * half_e, c + 64 * half_c);
 }
 

@@ -14,6 +14,9 @@
 
 /* dx: a block of this many threads has all weights in shared memory, a smaller one leaves them where they are. */
 #define MJ_ROUTER_BWD_X_THREADS 1024
+/* Shapes that have it so on every GPU (96 KB, 64 tokens for each of 256 multiprocessors): bound, they compile no other way. */
+#define MJ_ROUTER_BWD_X_SHARES(width, experts, tokens) \
+    ((width) % 128 == 0 && (int64_t)(experts) * (width) <= 96 * 1024 / 4 && (tokens) >= 64 * 256)
 /* The gradient of the weights: a block has 64 experts, 128 columns and a chunk of tokens, 64 of them in shared memory at a time. */
 #define MJ_ROUTER_BWD_TOKENS 512
 #define MJ_ROUTER_BWD_STEP 64

@@ -73,7 +73,8 @@ static const char *rb_template(MjFamily family, int arch, const void *args)
 /* A block of dx that has all weights in shared memory pays when it has some tokens for each of its warps. */
 static bool rb_shares_weights(const MjRouterBwdArgs *a, const MjDeviceInfo *info)
 {
-    return a->width % 128 == 0 && (size_t)rb_ew(a) * sizeof(float) <= info->max_shared_bytes && a->tokens >= 64 * (int64_t)info->units;
+    return MJ_ROUTER_BWD_X_SHARES(a->width, a->experts, a->tokens) ||
+           (a->width % 128 == 0 && (size_t)rb_ew(a) * sizeof(float) <= info->max_shared_bytes && a->tokens >= 64 * (int64_t)info->units);
 }
 static int rb_geometry(const MjLaunchRecord *record, int kernel, const MjDeviceInfo *info, const void *args, MjOpGeometry *g, MjError *err)
 {
