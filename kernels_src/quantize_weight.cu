@@ -83,12 +83,13 @@ MJ_KERNEL(quantize_weight, MjQuantizeWeightArgs)
 MJ_FN float tile_amax(const MjLanes x[ROWS_HELD], float *maxima)
 {
     MjLanes m = mj_lanes_zero();
-    _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) mj_lanes_abs_max(&m, &x[i]);
+    _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) /* as mj_lanes_abs_max: NaN is passed over; one instruction */
+        MJ_FOR_LANES(l) m.v[l] = fmaxf(m.v[l], mj_fabsf(x[i].v[l]));
     const float warp_max = mj_lanes_max(&m);
     if (MJ_WARP_LEADER) maxima[MJ_WARP_INDEX] = warp_max;
     mj_barrier();
     float amax = 0.0f;
-    for (int32_t w = 0; w < MJ_WARPS; w++) amax = mj_fmaxf(maxima[w], amax);
+    _Pragma("unroll") for (int32_t w = 0; w < TILE / ROWS_HELD; w++) amax = fmaxf(amax, maxima[w]);
     return amax;
 }
 
@@ -105,17 +106,17 @@ MJ_FN void store_turned(const MjQuantizeWeightArgs *args, const MjLanes x[ROWS_H
         *(uint4 *)(stash + mj_lane_column(l) * TILE + (MJ_WARP_INDEX ^ (MJ_LANE % 8)) * 16) = make_uint4(word[0], word[1], word[2], word[3]);
     }
     mj_barrier();
+    /* 8 lanes a column, every 32nd column is this thread's; 16 rows of it, all or, where those of the matrix are not 16s, some */
+    const int32_t first = (int32_t)(threadIdx.x / 8), chunk = MJ_LANE % 8, live = rows_here - chunk * 16;
+    const uint8_t *from = stash + first * TILE + (chunk ^ MJ_WARP_INDEX) * 16;
+    uint8_t *at = to + (int64_t)first * OUT_FEATURES + chunk * 16;
     _Pragma("unroll") for (int32_t k = 0; k < 4; k++) {
-        const int32_t id = (int32_t)threadIdx.x + k * 256, column = id / 8, chunk = id % 8;
-        const uint8_t *from = stash + column * TILE + (chunk ^ (column / 4 % 8)) * 16;
-        uint8_t *at = to + (int64_t)column * OUT_FEATURES + chunk * 16;
-        const int32_t live = rows_here - chunk * 16;
-        if (column >= cols_here) continue;
-        if (OUT_FEATURES % 16 == 0 && live >= 16) {
-            *(uint4 *)at = *(const uint4 *)from;
-        } else {
-            for (int32_t i = 0; i < live && i < 16; i++) at[i] = from[i];
+        if (first + 32 * k >= cols_here) continue;
+        if (OUT_FEATURES % 16 == 0) {
+            if (live >= 16) *(uint4 *)(at + (int64_t)(32 * k) * OUT_FEATURES) = *(const uint4 *)(from + 32 * k * TILE);
+            continue;
         }
+        _Pragma("unroll 1") for (int32_t i = 0; i < live && i < 16; i++) at[(int64_t)(32 * k) * OUT_FEATURES + i] = from[32 * k * TILE + i];
     }
 }
 
@@ -127,17 +128,17 @@ MJ_KERNEL_BOUNDS(quantize_weight, MjQuantizeWeightArgs, 256, 2)
     uint8_t *stash = (uint8_t *)mj_shared + 64;
     MJ_FOR_ITEMS(t, args->experts * bands * strips) {
         const int32_t c = t % strips * TILE, row0 = t / strips % bands * TILE, e = t / strips / bands;
-        const int32_t rows_here = OUT_FEATURES - row0 < TILE ? OUT_FEATURES - row0 : TILE;
-        const int32_t cols_here = IN_FEATURES - c < TILE ? IN_FEATURES - c : TILE;
-        const bool inside = 4 * MJ_LANE < cols_here;
-        const int32_t first = MJ_WARP_INDEX * ROWS_HELD, column = inside ? c : c - 4 * MJ_LANE;
-        const int64_t at = ((int64_t)e * OUT_FEATURES + row0) * IN_FEATURES;
+        const int32_t rows_here = OUT_FEATURES % TILE == 0 || row0 + TILE <= OUT_FEATURES ? TILE : OUT_FEATURES - row0;
+        const int32_t cols_here = IN_FEATURES % TILE == 0 || c + TILE <= IN_FEATURES ? TILE : IN_FEATURES - c;
+        const bool inside = IN_FEATURES % TILE == 0 || 4 * MJ_LANE < cols_here;
+        const int32_t first = MJ_WARP_INDEX * ROWS_HELD, last = OUT_FEATURES % TILE == 0 ? 0x7fffffff : rows_here - 1;
+        const int64_t at = ((int64_t)e * OUT_FEATURES + row0 + first) * IN_FEATURES + c;
         MjLanes x[ROWS_HELD];
-        _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) { /* outside: something inside, in place of zeros */
-            const int32_t r = first + i < rows_here ? first + i : 0;
-            mj_load_f32(&x[i], args->w + at + (int64_t)r * IN_FEATURES + column, MJ_WHOLE);
-            MJ_FOR_LANES(l) x[i].v[l] = inside && first + i < rows_here ? x[i].v[l] : 0.0f;
+        _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) {
+            x[i] = mj_lanes_zero();
+            if (first + i <= last && inside) mj_load_f32(&x[i], args->w + at + (int64_t)i * IN_FEATURES, MJ_WHOLE);
         }
+        mj_warp_sync(); /* all loads are sent before one is waited for */
         float scale = 1.0f;
         if (Q_TYPE != MJ_T_BF16 && SCALE_MODE == MJ_SCALE_TENSOR) {
             scale = args->tensor_scale[0];
@@ -148,12 +149,14 @@ MJ_KERNEL_BOUNDS(quantize_weight, MjQuantizeWeightArgs, 256, 2)
         }
         const float inverse = mj_fp8_inverse(scale);
         _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) {
-            if (first + i >= rows_here || !inside) continue;
-            const int64_t to = at + (int64_t)(first + i) * IN_FEATURES + c;
-            if (args->w_bf16 != NULL) mj_store_bf16(args->w_bf16 + to, &x[i], MJ_WHOLE);
-            if (Q_TYPE != MJ_T_BF16 && args->q != NULL) mj_store_fp8(args->q + to, &x[i], inverse, MJ_WHOLE, Q_TYPE);
+            if (args->w_bf16 == NULL || first + i > last || !inside) continue;
+            mj_store_bf16(args->w_bf16 + at + (int64_t)i * IN_FEATURES, &x[i], MJ_WHOLE);
         }
         if (Q_TYPE == MJ_T_BF16) continue;
+        _Pragma("unroll") for (int32_t i = 0; i < ROWS_HELD; i++) {
+            if (args->q == NULL || first + i > last || !inside) continue;
+            mj_store_fp8(args->q + at + (int64_t)i * IN_FEATURES, &x[i], inverse, MJ_WHOLE, Q_TYPE);
+        }
         if (args->q_t != NULL)
             store_turned(args, x, inverse, stash, args->q_t + ((int64_t)e * IN_FEATURES + c) * OUT_FEATURES + row0, rows_here, cols_here);
         mj_barrier();
