@@ -86,6 +86,8 @@ typedef struct MjRopeQknormFwdArgs { /* half-split RoPE, base 1e5, then RMSNorm 
     int32_t tokens, heads, head_dim;
 } MjRopeQknormFwdArgs;
 
+/* rope_qknorm_bwd turns dqkv in place; rope_qknorm_bwd_quant only reads it and writes what it would be in e4m3, row blocks and
+ * column blocks as in quantize. */
 typedef struct MjRopeQknormBwdArgs {
     const uint16_t *qkv;    /* (N, 3, H, D) */
     const int32_t *pos;     /* (N) */
@@ -93,6 +95,11 @@ typedef struct MjRopeQknormBwdArgs {
     uint16_t *dqkv;         /* (N, 3, H, D) bf16: dq, dk and dv; the first two become gradients of qkv, the third is one */
     float rope_base, gain, eps;
     int32_t tokens, heads, head_dim;
+    int32_t kmajor;         /* variant; this and the rest: rope_qknorm_bwd_quant */
+    uint8_t *q;             /* (N, 3 H D) */
+    float *q_scale;         /* (3 H D/128, N) */
+    uint8_t *qt;            /* (N, 3 H D), or (3 H D, MJ_KMAJOR_STRIDE(N)) under `kmajor` */
+    float *qt_scale;        /* (N/128, 3 H D) */
 } MjRopeQknormBwdArgs;
 
 /* ---- attention (matrix kernels; one file a family) ------------------------------------------------------ */

@@ -14,15 +14,9 @@ typedef struct MjHead { /* a head of q or k and its gradient */
     float rstd;
 } MjHead;
 
-/* z = rope(x), out = gain rstd z: dz = gain rstd (d - z rstd^2 mean(d z)), dx = dz turned back */
-MJ_FN void head_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, MjHead *h, int32_t head_dim, int32_t left, uint16_t *dx)
+MJ_FN void head_bwd(const MjRopeQknormBwdArgs *args, const MjRope *rope, const MjHead *h, int32_t head_dim, int32_t left, uint16_t *dx)
 {
-    MjLanes dot;
-    const MjLanes z = mj_rope_turn(rope, &h->x, 1.0f, head_dim);
-    MJ_FOR_LANES(l) dot.v[l] = h->d.v[l] * z.v[l];
-    const float along = mj_lanes_sum(&dot) / (float)head_dim * h->rstd * h->rstd;
-    MJ_FOR_LANES(l) h->d.v[l] = args->gain * h->rstd * mj_fmaf(-along, z.v[l], h->d.v[l]);
-    const MjLanes back = mj_rope_turn(rope, &h->d, -1.0f, head_dim);
+    const MjLanes back = mj_rope_head_bwd(rope, &h->x, &h->d, args->gain, h->rstd, head_dim);
     mj_store_bf16(dx, &back, left);
 }
 

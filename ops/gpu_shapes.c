@@ -83,7 +83,8 @@ const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id)
     case MJ_OP_RMSNORM_BWD: return tokens;
     case MJ_OP_RMSNORM_QUANT: return rmsnorm_quant;
     case MJ_OP_ROPE_QKNORM_FWD:
-    case MJ_OP_ROPE_QKNORM_BWD: return heads;
+    case MJ_OP_ROPE_QKNORM_BWD:
+    case MJ_OP_ROPE_QKNORM_BWD_QUANT: return heads;
     case MJ_OP_ROUTER_FWD:
     case MJ_OP_ROUTER_BWD:
     case MJ_OP_ROUTE_MAP:

@@ -174,3 +174,46 @@ const MjOpRow mj_row_rope_qknorm_bwd = {
     .proof = MJ_OP_PROOF(mj_setup_rope_qknorm_bwd, mj_fill_rope_qknorm_bwd, mj_ref_rope_qknorm_bwd, rb_length,
                          mj_shapes_heads, mj_bench_heads),
 };
+
+MJ_COUNT(rq_cols, MjRopeQknormBwdArgs, (int64_t)a->heads * a->head_dim * 3)
+MJ_COUNT(rq_t, MjRopeQknormBwdArgs, rq_cols(a) * (a->kmajor ? MJ_KMAJOR_STRIDE((int64_t)a->tokens) : a->tokens))
+MJ_COUNT(rq_tc, MjRopeQknormBwdArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->tokens) : rq_cols(a))
+MJ_COUNT(rq_scale, MjRopeQknormBwdArgs, MJ_CEIL(rq_cols(a), 128) * a->tokens)
+MJ_COUNT(rq_tscale, MjRopeQknormBwdArgs, (int64_t)MJ_CEIL(a->tokens, 128) * rq_cols(a))
+MJ_COUNT(rq_items, MjRopeQknormBwdArgs, MJ_CEIL(a->tokens, 128) * MJ_CEIL(MJ_CEIL(MJ_CEIL(rq_cols(a), 128), 3), 2))
+static double rq_bytes(const void *args) /* x of q and k, dqkv, both copies, their scales */
+{
+    return 14.0 * (double)rb_nhd(args) + 8.0 * (double)rb_nh(args) + 4.0 * (double)(rb_n(args) + rq_scale(args) + rq_tscale(args));
+}
+static size_t rq_shared(MjFamily family, const void *args)
+{
+    const MjRopeQknormBwdArgs *a = args; /* the tile, cosines and sines */
+    return mj_quant_tile_shared(family, args) + (size_t)(a->head_dim > 0 ? a->head_dim : 128) * 128 * sizeof(float);
+}
+static const char *rq_template(MjFamily family, int arch, const void *args)
+{
+    const MjRopeQknormBwdArgs *a = args;
+    (void)arch;
+    return mj_quant_takes(family, (int32_t)rq_cols(a), MJ_T_E4M3, a->kmajor) ? "rope_qknorm_bwd_quant" : NULL;
+}
+
+const MjOpRow mj_row_rope_qknorm_bwd_quant = {
+    .id = MJ_OP_ROPE_QKNORM_BWD_QUANT, .name = "rope_qknorm_bwd_quant", .doc = "Gradient of RoPE and QK-norm, quantised in the same pass",
+    .choose = rq_template, .args_bytes = sizeof(MjRopeQknormBwdArgs),
+    .fields = {MJ_FIELD(MjRopeQknormBwdArgs, tokens), MJ_FIELD(MjRopeQknormBwdArgs, heads), MJ_FIELD(MjRopeQknormBwdArgs, head_dim),
+               MJ_FIELD(MjRopeQknormBwdArgs, kmajor)},
+    .phases = {{"rope_qknorm_bwd_quant", MJ_WORK_ITEMS, rq_items}},
+    .shared = rq_shared,
+    .buffers = {MJ_BUFFER(MjRopeQknormBwdArgs, qkv, MJ_BUF_BF16, MJ_IN, rb_qkv, rb_d),
+                MJ_BUFFER(MjRopeQknormBwdArgs, pos, MJ_BUF_I32, MJ_IN, rb_n, NULL),
+                MJ_BUFFER(MjRopeQknormBwdArgs, q_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),
+                MJ_BUFFER(MjRopeQknormBwdArgs, k_rstd, MJ_BUF_F32, MJ_IN, rb_nh, rb_h),
+                MJ_BUFFER(MjRopeQknormBwdArgs, dqkv, MJ_BUF_BF16, MJ_IN, rb_qkv, rb_d),
+                MJ_BUFFER(MjRopeQknormBwdArgs, q, MJ_BUF_E4M3, MJ_OUT, rb_qkv, rq_cols),
+                MJ_BUFFER(MjRopeQknormBwdArgs, q_scale, MJ_BUF_F32, MJ_OUT, rq_scale, rb_n),
+                MJ_BUFFER(MjRopeQknormBwdArgs, qt, MJ_BUF_E4M3, MJ_OUT, rq_t, rq_tc),
+                MJ_BUFFER(MjRopeQknormBwdArgs, qt_scale, MJ_BUF_F32, MJ_OUT, rq_tscale, rq_cols)},
+    .flops = rb_flops, .bytes = rq_bytes,
+    .proof = MJ_OP_PROOF_FOR(nq_adapt, mj_setup_rope_qknorm_bwd_quant, mj_fill_rope_qknorm_bwd, mj_ref_rope_qknorm_bwd_quant, rb_length,
+                             mj_shapes_rope_quant, mj_bench_heads),
+};

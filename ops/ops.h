@@ -20,7 +20,7 @@
 typedef enum MjOpId {
     MJ_OP_EMBEDDING_FWD, MJ_OP_EMBEDDING_BWD,
     MJ_OP_RMSNORM_FWD, MJ_OP_RMSNORM_QUANT, MJ_OP_RMSNORM_BWD,
-    MJ_OP_ROPE_QKNORM_FWD, MJ_OP_ROPE_QKNORM_BWD,
+    MJ_OP_ROPE_QKNORM_FWD, MJ_OP_ROPE_QKNORM_BWD, MJ_OP_ROPE_QKNORM_BWD_QUANT,
     MJ_OP_ATTENTION_FWD, MJ_OP_ATTENTION_BWD, /* bwd launches its entry points in turn: delta, then dq, then dk and dv */
     MJ_OP_GEMM,
     MJ_OP_ROUTER_FWD, MJ_OP_ROUTER_BWD,       /* bwd: dlogit and dx, then partial, then dweight */

@@ -205,10 +205,9 @@ void mj_fill_rope_qknorm_bwd(MjCase *c)
                 mj_case_set(c, part == 0 ? "q_rstd" : "k_rstd", n * a->heads + h, 1.0 / sqrt(square / a->head_dim + 1e-6));
             }
 }
-/* dx of one head: out = gain z rstd, z = rope(x) */
-static void head_gradient(MjCase *c, int64_t n, int64_t h, int part)
+/* dx of one head of q or k: out = gain z rstd, z = rope(x). Returns the size of what its elements are summed from. */
+static double head_gradient(const MjRopeQknormBwdArgs *a, int64_t n, int64_t h, int part, double *dx)
 {
-    const MjRopeQknormBwdArgs *a = ARGS(MjRopeQknormBwdArgs, c);
     const int32_t dim = a->head_dim;
     const int64_t at = n * a->heads + h, x_at = ((n * 3 + part) * a->heads + h) * dim;
     const double rstd = (double)(part == 0 ? a->q_rstd : a->k_rstd)[at], gain = (double)a->gain;
@@ -222,20 +221,50 @@ static void head_gradient(MjCase *c, int64_t n, int64_t h, int part)
     }
     for (int j = 0; j < dim / 2; j++) {
         const double angle = a->pos[n] * pow((double)a->rope_base, -2.0 * j / dim);
-        mj_case_want(c, "dqkv", x_at + j, dz[j] * cos(angle) - dz[j + dim / 2] * sin(angle), reach);
-        mj_case_want(c, "dqkv", x_at + j + dim / 2, dz[j] * sin(angle) + dz[j + dim / 2] * cos(angle), reach);
+        dx[j] = dz[j] * cos(angle) - dz[j + dim / 2] * sin(angle);
+        dx[j + dim / 2] = dz[j] * sin(angle) + dz[j + dim / 2] * cos(angle);
     }
+    return reach;
 }
 void mj_ref_rope_qknorm_bwd(MjCase *c)
 {
     const MjRopeQknormBwdArgs *a = ARGS(MjRopeQknormBwdArgs, c);
     for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1))
-        for (int64_t h = 0; h < a->heads; h++) {
-            head_gradient(c, n, h, 0);
-            head_gradient(c, n, h, 1);
-            for (int64_t j = 0; j < a->head_dim; j++) {
-                const int64_t v = ((n * 3 + 2) * a->heads + h) * a->head_dim + j;
-                mj_case_want_within(c, "dqkv", v, mj_ref_decode(MJ_BUF_BF16, a->dqkv, v), 0.0);
+        for (int64_t h = 0; h < a->heads; h++)
+            for (int part = 0; part < 3; part++) {
+                const int64_t at = ((n * 3 + part) * a->heads + h) * a->head_dim;
+                double dx[128];
+                const double reach = part < 2 ? head_gradient(a, n, h, part, dx) : 0.0;
+                for (int j = 0; j < a->head_dim; j++) {
+                    if (part < 2) mj_case_want(c, "dqkv", at + j, dx[j], reach);
+                    else mj_case_want_within(c, "dqkv", at + j, mj_ref_decode(MJ_BUF_BF16, a->dqkv, at + j), 0.0);
+                }
             }
+}
+
+void mj_setup_rope_qknorm_bwd_quant(const MjOpShape *s, void *args)
+{
+    mj_setup_rope_qknorm_bwd(s, args);
+    ((MjRopeQknormBwdArgs *)args)->kmajor = s->kmajor;
+}
+/* The values in double, and how far off they may be in bf16: half a step, and f32 accumulation as mj_case_want has it. */
+void mj_ref_rope_qknorm_bwd_quant(MjCase *c)
+{
+    const MjRopeQknormBwdArgs *a = ARGS(MjRopeQknormBwdArgs, c);
+    const int64_t dim = a->head_dim, cols = 3 * a->heads * dim;
+    double *y = mj_xcalloc((size_t)(a->tokens * cols) + 1, sizeof *y), *slack = mj_xcalloc((size_t)(a->tokens * cols) + 1, sizeof *slack);
+    for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 128))
+        for (int64_t i = 0; i < cols; i += dim) {
+            const int64_t at = n * cols + i, head = i / dim;
+            if (head >= 2 * a->heads) { /* v's */
+                for (int64_t j = 0; j < dim; j++) y[at + j] = mj_ref_decode(MJ_BUF_BF16, a->dqkv, at + j);
+                continue;
+            }
+            const double reach = head_gradient(a, n, head % a->heads, (int)(head / a->heads), y + at);
+            for (int64_t j = 0; j < dim; j++)
+                slack[at + j] = 0x1p-8 * fabs(y[at + j]) + 0x1p-23 * (4.0 + sqrt((double)dim)) * fmax(reach, fabs(y[at + j]));
         }
+    mj_ref_quantise(c, &(MjRefTile){NULL, y, a->tokens, a->tokens, cols, MJ_T_E4M3, MJ_SCALE_BLOCK, a->kmajor, true, NULL, slack});
+    free(slack);
+    free(y);
 }

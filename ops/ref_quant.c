@@ -56,22 +56,43 @@ static void quantise_tensor(MjCase *c, const MjRefTile *t)
         }
 }
 
+/* The scale of a block of n values from `at` on, and how far off it may be. */
+static double scale_of(const MjRefTile *t, int64_t at, int64_t n, int64_t stride, double *off)
+{
+    *off = t->slack != NULL ? largest(t->slack + at, n, stride) / fp8_max(t->q_type) : 0.0;
+    return block_scale(largest(t->x + at, n, stride), t->q_type);
+}
+
+static void want_scale(MjCase *c, const char *name, int64_t i, double scale, double off)
+{
+    if (off > 0.0) mj_case_want_within(c, name, i, scale, off + 0x1p-22 * scale);
+    else mj_case_want(c, name, i, scale, 0.0);
+}
+
+/* x[at] over a scale. Where it is not exact: half a step of e4m3, and what x, the scale and the step are off. */
+static void want_quotient(MjCase *c, const MjRefTile *t, const char *name, int64_t i, int64_t at, double scale, double off)
+{
+    const double q = t->x[at] / scale, a = fabs(q);
+    if (t->slack == NULL) mj_case_want(c, name, i, q, 0.0);
+    else mj_case_want_within(c, name, i, q, fmax(0x1p-4 * a, 0x1p-10) + 1.1 * (t->slack[at] + a * off) / scale);
+}
+
 static void quantise_blocks(MjCase *c, const MjRefTile *t)
 {
+    double off;
     for (int64_t r = 0; r < t->used; r = mj_case_next(c, r, t->used, 128))
         for (int64_t b = 0; b < t->cols; b += 128) {
-            const double *x = t->x + r * t->cols + b;
-            const int64_t n = t->cols - b < 128 ? t->cols - b : 128;
-            const double scale = block_scale(largest(x, n, 1), t->q_type);
-            mj_case_want(c, "q_scale", b / 128 * t->rows + r, scale, 0.0);
-            for (int64_t i = 0; i < n; i++) mj_case_want(c, "q", r * t->cols + b + i, x[i] / scale, 0.0);
+            const int64_t n = t->cols - b < 128 ? t->cols - b : 128, at = r * t->cols + b;
+            const double scale = scale_of(t, at, n, 1, &off);
+            want_scale(c, "q_scale", b / 128 * t->rows + r, scale, off);
+            for (int64_t i = 0; i < n; i++) want_quotient(c, t, "q", at + i, at + i, scale, off);
         }
     for (int64_t b = 0; b < t->used; b = 128 * mj_case_next(c, b / 128, (t->used + 127) / 128, 1))
         for (int64_t i = 0; i < t->cols; i++) {
             const int64_t n = t->used - b < 128 ? t->used - b : 128;
-            const double scale = block_scale(largest(t->x + b * t->cols + i, n, t->cols), t->q_type);
-            mj_case_want(c, "qt_scale", b / 128 * t->cols + i, scale, 0.0);
-            for (int64_t r = b; r < b + n; r++) mj_case_want(c, "qt", along(t, r, i), t->x[r * t->cols + i] / scale, 0.0);
+            const double scale = scale_of(t, b * t->cols + i, n, t->cols, &off);
+            want_scale(c, "qt_scale", b / 128 * t->cols + i, scale, off);
+            for (int64_t r = b; r < b + n; r++) want_quotient(c, t, "qt", along(t, r, i), r * t->cols + i, scale, off);
         }
 }
 

@@ -36,6 +36,12 @@ const MjOpShape mj_shapes_heads[] = {
     {.tokens = 40, .heads = 2, .head_dim = 16},  {.tokens = 70, .heads = 5, .head_dim = 64},
     {.tokens = 129, .heads = 1, .head_dim = 32}, END,
 };
+/* heads beside each other in a tile, tiles that two of q, k and v share, the last one of less than 128 columns */
+const MjOpShape mj_shapes_rope_quant[] = {
+    {.tokens = 17, .heads = 3, .head_dim = 128}, {.tokens = 128, .heads = 1, .head_dim = 64},
+    {.tokens = 40, .heads = 2, .head_dim = 16},  {.tokens = 300, .heads = 4, .head_dim = 64},
+    {.tokens = 129, .heads = 5, .head_dim = 32}, END,
+};
 const MjOpShape mj_bench_heads[] = {{.tokens = 4096, .heads = 3, .head_dim = 128}, {.tokens = 4096, .heads = 6, .head_dim = 128}, END};
 
 const MjOpShape mj_shapes_routed[] = {

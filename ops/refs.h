@@ -86,6 +86,7 @@ typedef struct MjRefTile {
     int32_t q_type, scale_mode, kmajor;
     bool dense;       /* no routed layout: a transposed copy ends in zeros */
     const float *tensor_scale;
+    const double *slack; /* (used, cols): how far off an x in bf16 may be; NULL: it is exact. Scales of blocks only */
 } MjRefTile;
 void mj_ref_drop_copies(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
 void mj_ref_drop_outputs(MjCase *c, const char *copy, int32_t q_type, int32_t scale_mode);
@@ -133,6 +134,8 @@ void mj_ref_rope_qknorm_fwd(MjCase *c);
 void mj_setup_rope_qknorm_bwd(const MjOpShape *shape, void *args);
 void mj_fill_rope_qknorm_bwd(MjCase *c);
 void mj_ref_rope_qknorm_bwd(MjCase *c);
+void mj_setup_rope_qknorm_bwd_quant(const MjOpShape *shape, void *args);
+void mj_ref_rope_qknorm_bwd_quant(MjCase *c);
 void mj_setup_attention_fwd(const MjOpShape *shape, void *args);
 void mj_fill_attention_fwd(MjCase *c);
 void mj_case_ref_attention_fwd(MjCase *c);
@@ -194,7 +197,7 @@ void mj_ref_adamw(MjCase *c);
 
 extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
     mj_shapes_rmsnorm_quant[], mj_bench_rmsnorm_quant[],
-    mj_shapes_heads[], mj_bench_heads[],
+    mj_shapes_heads[], mj_bench_heads[], mj_shapes_rope_quant[],
     mj_shapes_routed[], mj_bench_routed[],
     mj_shapes_permute[], mj_bench_permute[],
     mj_shapes_combine_bwd[], mj_bench_combine_bwd[],

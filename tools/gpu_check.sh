@@ -317,7 +317,7 @@ part_sanitizer() {
             --device "$device" --mode static
         [[ $tool != racecheck ]] || attempt sanitizer "$tool, attention_bwd" 150 racecheck_attention_bwd
         attempt sanitizer "$tool, row ops" 150 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/check_ops" router_fwd router_bwd route_map permute \
-            permute_bwd combine_fwd combine_bwd relu2_fwd relu2_bwd quantize quantize_weight rmsnorm_fwd rmsnorm_quant rmsnorm_bwd rope_qknorm_fwd rope_qknorm_bwd \
+            permute_bwd combine_fwd combine_bwd relu2_fwd relu2_bwd quantize quantize_weight rmsnorm_fwd rmsnorm_quant rmsnorm_bwd rope_qknorm_fwd rope_qknorm_bwd rope_qknorm_bwd_quant \
             embedding_fwd embedding_bwd cross_entropy amax sum adamw balance --device "$device" --mode static
     done
 }

@@ -133,6 +133,25 @@ out:
     return rc;
 }
 
+/* m->s.dqkv to the gradient of qkv. Under recipe block it is quantised where it is made, and its bf16 values are not written. */
+static int rope_bwd(MjModel *m, const MjLayer *l, MjOperand *dqkv, MjError *err) {
+    const MjDims *d = &m->d;
+    const bool fused = dqkv->type != MJ_T_BF16 && !d->tensor_recipe;
+    MjRopeQknormBwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q_rstd = l->q_rstd, .k_rstd = l->k_rstd, .dqkv = m->s.dqkv,
+                             .rope_base = MJ_ROPE_BASE, .gain = MJ_QK_GAIN, .eps = MJ_RMS_EPS, .tokens = m->tokens, .heads = d->heads,
+                             .head_dim = d->head_dim};
+    if (fused) {
+        r.kmajor = mj_linear_kmajor(m, dqkv->type);
+        r.q = dqkv->q;
+        r.q_scale = dqkv->q_scale;
+        r.qt = dqkv->qt;
+        r.qt_scale = dqkv->qt_scale;
+    }
+    int rc = MJ_OP(m->ops, fused ? MJ_OP_ROPE_QKNORM_BWD_QUANT : MJ_OP_ROPE_QKNORM_BWD, &r, "rope", err);
+    if (rc != 0 || fused) return rc;
+    return mj_linear_quantize(m, dqkv, m->s.dqkv, MJ_T_BF16, m->tokens, NULL, "qkv gradient", err);
+}
+
 static int attention_bwd(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
     int rc = 0;
     const MjDims *d = &m->d;
@@ -146,12 +165,8 @@ static int attention_bwd(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
                             .scale = mj_attention_scale(d), .tokens = m->tokens, .heads = d->heads,
                             .head_dim = d->head_dim, .window = window, .longest = d->seq_len};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ATTENTION_BWD, &a, "attention", err));
-    MjRopeQknormBwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q_rstd = l->q_rstd, .k_rstd = l->k_rstd,
-                             .dqkv = m->s.dqkv, .rope_base = MJ_ROPE_BASE, .gain = MJ_QK_GAIN, .eps = MJ_RMS_EPS, .tokens = m->tokens, .heads = d->heads,
-                             .head_dim = d->head_dim};
-    MJ_TRY(MJ_OP(m->ops, MJ_OP_ROPE_QKNORM_BWD, &r, "rope", err));
     MjOperand dqkv = mj_linear_gradient(m, fp8, m->s.dqkv, 3 * d->width);
-    MJ_TRY(mj_linear_quantize(m, &dqkv, m->s.dqkv, MJ_T_BF16, m->tokens, NULL, "qkv gradient", err));
+    MJ_TRY(rope_bwd(m, l, &dqkv, err));
     MJ_TRY(mj_linear_dgrad(m, &dqkv, &l->qkv, m->s.dx_a, MJ_T_BF16, m->tokens, NULL, err));
     MJ_TRY(mj_linear_wgrad(m, &dqkv, &l->h1, &l->qkv, m->tokens, NULL, err));
     MJ_TRY(rmsnorm_bwd(m, l->x_in, l->rstd1, NULL, m->s.dx_a, NULL, "attention norm", err));
