@@ -11,6 +11,8 @@ void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket
     const size_t batches = (size_t)config->train.grad_accum, n = (size_t)model->d.max_tokens;
     *s = (MjStep){.model = model, .mode = mode, .bucket = bucket, .n_batches = config->train.grad_accum,
                   .optimizer = &config->optimizer, .total_steps = config->train.steps};
+    if (mode->pad == MJ_PAD_BUCKET && bucket.kind != MJ_BUCKET_EXACT && config->data.packing == MJ_PACKING_FULL)
+        s->least = config->train.batch * config->train.seq_len;
     s->batches = mj_xcalloc(batches, sizeof *s->batches);
     s->padded = mj_xcalloc(batches, sizeof *s->padded);
     s->at = mj_xcalloc(batches + 1, sizeof *s->at);
@@ -38,7 +40,7 @@ void mj_step_close(MjStep *s) {
 }
 
 int32_t mj_step_pad(const MjStep *s, int32_t tokens) {
-    return mj_mode_pad(s->mode, &s->bucket, tokens, s->model->d.max_tokens);
+    return mj_mode_pad(s->mode, &s->bucket, tokens < s->least ? s->least : tokens, s->model->d.max_tokens);
 }
 
 double mj_step_schedule(const MjOptimizerConfig *o, int32_t step, int32_t total) {

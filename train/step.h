@@ -12,6 +12,7 @@ typedef struct MjStep {
     MjModel *model;
     const MjMode *mode;
     MjBucket bucket;
+    int32_t least;      /* tokens that no micro-batch is padded to less than */
     int32_t n_batches;  /* grad_accum */
     MjBatch *batches;   /* (n_batches), each with room for max_tokens */
     int32_t *padded;    /* (n_batches) */
@@ -33,7 +34,9 @@ typedef struct MjStepResult {
 void mj_step_open(MjStep *s, MjModel *model, const MjMode *mode, MjBucket bucket, const MjConfig *config);
 void mj_step_close(MjStep *s);
 
-int32_t mj_step_pad(const MjStep *s, int32_t tokens); /* the padded size of a micro-batch */
+/* The padded size of a micro-batch. Where buckets round and rows are packed full, the rest of an evaluation is padded to a whole
+ * batch, the one size that a run has: its masked rows cost less than a second set of kernels. */
+int32_t mj_step_pad(const MjStep *s, int32_t tokens);
 
 /* The learning rate's factor of step `step` (from 0): linear warm-up, constant, linear warm-down to final_lr. */
 double mj_step_schedule(const MjOptimizerConfig *o, int32_t step, int32_t total);

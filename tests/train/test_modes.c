@@ -194,6 +194,45 @@ static void warm_run_compiles_nothing(void **state) {
     }
 }
 
+static int plan_size(const MjConfig *c, const char *mode) {
+    MjJit *jit = NULL;
+    MjError err = MJ_ERROR_INIT;
+    MjJitOptions opt = {.target = mj_cpu_target(), .cache = fixture.cache};
+    assert_int_equal(mj_mode_find(mode, &opt.mode, &err), 0);
+    assert_int_equal(mj_bucket_parse(c->jit.bucket, &opt.bucket, &err), 0);
+    if (mj_jit_open(&opt, &jit, &err) != 0 || mj_train_plan(c, jit, &err) != 0) fail_msg("plan %s: %s", mode, err.message);
+    const int n = mj_jit_plan_size(jit);
+    mj_jit_close(jit);
+    return n;
+}
+
+/* An evaluation of two batches and one row: the row is a batch of its own, padded to a whole one where buckets round. */
+static void rest_of_an_evaluation_brings_no_kernels(void **state) {
+    (void)state;
+    static const char *const modes[] = {"jit.mode=nocompile", "jit.mode=dynamic", "jit.mode=tiered", "jit.mode=static"};
+    MjConfig c;
+    Run r;
+    double bits = 0;
+    fixture_config(&fixture, &c);
+    fixture_set(&c, "data.packing=full");
+    fixture_set(&c, "jit.mode=dynamic");
+    fixture_set(&c, "train.eval_tokens=512");
+    const int whole = plan_size(&c, "dynamic");
+    fixture_set(&c, "train.eval_tokens=576");
+    assert_int_equal(plan_size(&c, "dynamic"), whole);
+    fixture_set(&c, "jit.bucket=exact");
+    assert_true(plan_size(&c, "dynamic") > whole);
+    fixture_set(&c, "jit.bucket=pow2");
+    for (int i = 0; i < 4; i++) {
+        fixture_set(&c, modes[i]);
+        must_run(&c, &r);
+        if (i == 0) bits = r.totals.held_out_bits_per_byte;
+        assert_true(bits > 0);
+        assert_memory_equal(&r.totals.held_out_bits_per_byte, &bits, sizeof bits);
+        free(r.weights);
+    }
+}
+
 static void stop_after_first(void *user, const MjStepMetrics *m) {
     (void)m;
     mj_train_stop(*(MjTrain **)user);
@@ -244,6 +283,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(docs_fp8_tensor),
         cmocka_unit_test(capacity_runs_in_every_mode),
         cmocka_unit_test(warm_run_compiles_nothing),
+        cmocka_unit_test(rest_of_an_evaluation_brings_no_kernels),
         cmocka_unit_test(stopping_finishes_the_step),
         cmocka_unit_test(nan_names_step_and_op),
     };
