@@ -7,7 +7,8 @@
 // mj:param TOP_K fixed min:1 max:32
 // mj:param TOKENS varying min:1
 
-MJ_KERNEL(combine_fwd, MjCombineFwdArgs)
+/* Full of warps, which is what hides the gathers: with the sum of squares ptxas would take 40 registers. */
+MJ_KERNEL_BOUNDS(combine_fwd, MjCombineFwdArgs, 256, 8)
 {
     MJ_FOR_ROWS(n, TOKENS) {
         const int32_t *row_of = args->row_of + (int64_t)n * TOP_K;
