@@ -44,15 +44,16 @@ typedef struct MjEmbeddingBwdArgs { /* dtable[v] += sum over n with token[n] = v
     int32_t tokens, width, vocab;
 } MjEmbeddingBwdArgs;
 
-typedef struct MjRmsnormFwdArgs { /* y = x / sqrt(mean(x^2) + eps); y in bf16 and/or f32 */
+typedef struct MjRmsnormFwdArgs { /* y = x / sqrt(mean(x^2) + eps), of x + add where that is given; y in bf16 and/or f32 */
     const float *x;  /* (N, W) residual stream */
+    const uint16_t *add; /* (N, W) bf16, may be NULL: what a branch adds to it */
     uint16_t *y;     /* (N, W) bf16, may be NULL */
     float *y_f32;    /* (N, W), may be NULL; may be x itself */
-    float *x_copy;   /* (N, W), may be NULL: x itself, written through, where the residual stream goes on */
+    float *x_out;    /* (N, W), may be NULL: x + add, where the residual stream goes on */
     float *rstd;     /* (N) */
     float eps;
     int32_t tokens, width;
-} MjRmsnormFwdArgs; /* without y, y_f32 and x_copy: rstd alone, for rmsnorm_quant */
+} MjRmsnormFwdArgs; /* without y and y_f32: rstd, for rmsnorm_quant */
 
 typedef struct MjRmsnormBwdArgs { /* dx (+)= d rmsnorm; dy is the sum of up to three gradients */
     const float *x, *rstd;      /* (N, W), (N): input of the forward pass */
@@ -68,7 +69,6 @@ typedef struct MjRmsnormBwdArgs { /* dx (+)= d rmsnorm; dy is the sum of up to t
 typedef struct MjRmsnormQuantArgs {
     const float *x;    /* (N, W) residual stream */
     const float *rstd; /* (N) */
-    float *x_copy;     /* (N, W), may be NULL: as in rmsnorm_fwd */
     uint8_t *q;        /* (N, W) */
     float *q_scale;    /* (W/128, N) */
     uint8_t *qt;       /* (N, W), or (W, MJ_KMAJOR_STRIDE(N)) under `kmajor`; may be NULL */

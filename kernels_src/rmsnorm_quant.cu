@@ -1,5 +1,5 @@
 // mj:template rmsnorm_quant
-// mj:doc RMSNorm of rows whose rstd is known: x rstd in e4m3, row blocks and column blocks from one read, and a copy of x.
+// mj:doc RMSNorm of rows whose rstd is known: x rstd in e4m3, row blocks and column blocks from one read.
 // mj:family cpu cuda
 // mj:kernel rmsnorm_quant
 // mj:args MjRmsnormQuantArgs
@@ -21,7 +21,6 @@ MJ_FN void tile(const MjRmsnormQuantArgs *args, const MjQuantOut *out, void *sha
     for (int32_t i = 0; i < rows_here; i++) {
         const int32_t r = row0 + i;
         mj_load_f32(&x, args->x + (int64_t)r * WIDTH + c, WIDTH - c);
-        if (args->x_copy != NULL) mj_store_f32(args->x_copy + (int64_t)r * WIDTH + c, &x, WIDTH - c);
         MJ_FOR_LANES(l) x.v[l] = mj_bf16_to_f32(mj_f32_to_bf16(x.v[l] * args->rstd[r]));
         mj_quant_tile_row(out, stash + i * MJ_TILE, &col_max, r, c, &x);
     }
@@ -45,10 +44,6 @@ MJ_FN void tile(const MjRmsnormQuantArgs *args, const MjQuantOut *out, void *sha
         if (at.first + i <= at.last && at.inside) x[i] = *(const float4 *)(args->x + from + i * (int64_t)WIDTH);
     }
     mj_warp_sync();
-    if (args->x_copy != NULL) {
-        MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++)
-            if (at.first + i <= at.last && at.inside) *(float4 *)(args->x_copy + from + i * (int64_t)WIDTH) = x[i];
-    }
     MJ_UNROLL for (int32_t i = 0; i < MJ_WARP_ROWS; i++) {
         const float by = __shfl_sync(0xffffffffu, rstd, i);
         const MjLanes y = {{x[i].x * by, x[i].y * by, x[i].z * by, x[i].w * by}};

@@ -54,7 +54,8 @@ static const MjOpShape attention[] = {
 #define ROUTED TOKENS, .experts = 64, .top_k = 8
 #define E4M3 .q_type = MJ_T_E4M3, .scale_mode = MJ_SCALE_BLOCK
 static const MjOpShape tokens[] = {{TOKENS, .vocab = 32768}, END};
-static const MjOpShape rmsnorm_quant[] = {{.tokens = 65536, .width = 768, .only = 1}, {.tokens = 65536, .width = 768}, END};
+static const MjOpShape rmsnorm_fwd[] = {{TOKENS}, {TOKENS, .only = 1}, END};
+static const MjOpShape rmsnorm_quant[] = {{TOKENS}, END};
 static const MjOpShape heads[] = {{.tokens = 65536, .heads = 6, .head_dim = 128}, END};
 static const MjOpShape routed[] = {{ROUTED}, {.tokens = 16384, .live = 16384, .width = 768, .experts = 128, .top_k = 8}, END};
 static const MjOpShape permute[] = {{ROUTED}, {ROUTED, E4M3, .only = 1}, {ROUTED, E4M3, .only = 2}, END};
@@ -79,8 +80,8 @@ const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id)
     case MJ_OP_ATTENTION_BWD: return attention;
     case MJ_OP_EMBEDDING_FWD:
     case MJ_OP_EMBEDDING_BWD:
-    case MJ_OP_RMSNORM_FWD:
     case MJ_OP_RMSNORM_BWD: return tokens;
+    case MJ_OP_RMSNORM_FWD: return rmsnorm_fwd;
     case MJ_OP_RMSNORM_QUANT: return rmsnorm_quant;
     case MJ_OP_ROPE_QKNORM_FWD:
     case MJ_OP_ROPE_QKNORM_BWD:

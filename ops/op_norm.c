@@ -55,13 +55,14 @@ static double nf_length(const void *args) { return (double)((const MjRmsnormFwdA
 static double nf_flops(const void *args) { return 4.0 * (double)nf_nw(args); }
 
 const MjOpRow mj_row_rmsnorm_fwd = {
-    .id = MJ_OP_RMSNORM_FWD, .name = "rmsnorm_fwd", .doc = "y = x / sqrt(mean(x^2) + eps)", .args_bytes = sizeof(MjRmsnormFwdArgs),
+    .id = MJ_OP_RMSNORM_FWD, .name = "rmsnorm_fwd", .doc = "y = x / sqrt(mean(x^2) + eps), x = x + add", .args_bytes = sizeof(MjRmsnormFwdArgs),
     .fields = {MJ_FIELD(MjRmsnormFwdArgs, tokens), MJ_FIELD(MjRmsnormFwdArgs, width)},
     .phases = {{"rmsnorm_fwd", MJ_WORK_ROWS, nf_n}},
     .buffers = {MJ_BUFFER(MjRmsnormFwdArgs, x, MJ_BUF_F32, MJ_IN, nf_nw, nf_w),
+                MJ_BUFFER(MjRmsnormFwdArgs, add, MJ_BUF_BF16, MJ_IN, nf_nw, nf_w),
                 MJ_BUFFER(MjRmsnormFwdArgs, y, MJ_BUF_BF16, MJ_OUT, nf_nw, nf_w),
                 MJ_BUFFER(MjRmsnormFwdArgs, y_f32, MJ_BUF_F32, MJ_OUT, nf_nw, nf_w),
-                MJ_BUFFER(MjRmsnormFwdArgs, x_copy, MJ_BUF_F32, MJ_OUT, nf_nw, nf_w),
+                MJ_BUFFER(MjRmsnormFwdArgs, x_out, MJ_BUF_F32, MJ_OUT, nf_nw, nf_w),
                 MJ_BUFFER(MjRmsnormFwdArgs, rstd, MJ_BUF_F32, MJ_OUT, nf_n, NULL)},
     .flops = nf_flops,
     .proof = MJ_OP_PROOF(mj_setup_rmsnorm_fwd, mj_fill_rmsnorm_fwd, mj_ref_rmsnorm_fwd, nf_length, mj_shapes_tokens,
@@ -89,14 +90,13 @@ static void nq_adapt(MjFamily family, MjOpShape *s)
 }
 
 const MjOpRow mj_row_rmsnorm_quant = {
-    .id = MJ_OP_RMSNORM_QUANT, .name = "rmsnorm_quant", .doc = "x rstd, quantised in the same pass, and a copy of x", .choose = nq_template,
+    .id = MJ_OP_RMSNORM_QUANT, .name = "rmsnorm_quant", .doc = "x rstd, quantised in the same pass", .choose = nq_template,
     .args_bytes = sizeof(MjRmsnormQuantArgs),
     .fields = {MJ_FIELD(MjRmsnormQuantArgs, tokens), MJ_FIELD(MjRmsnormQuantArgs, width), MJ_FIELD(MjRmsnormQuantArgs, kmajor)},
     .phases = {{"rmsnorm_quant", MJ_WORK_ITEMS, nq_tiles}},
     .shared = mj_quant_tile_shared,
     .buffers = {MJ_BUFFER(MjRmsnormQuantArgs, x, MJ_BUF_F32, MJ_IN, nq_nw, nq_w),
                 MJ_BUFFER(MjRmsnormQuantArgs, rstd, MJ_BUF_F32, MJ_IN, nq_n, NULL),
-                MJ_BUFFER(MjRmsnormQuantArgs, x_copy, MJ_BUF_F32, MJ_OUT, nq_nw, nq_w),
                 MJ_BUFFER(MjRmsnormQuantArgs, q, MJ_BUF_E4M3, MJ_OUT, nq_nw, nq_w),
                 MJ_BUFFER(MjRmsnormQuantArgs, q_scale, MJ_BUF_F32, MJ_OUT, nq_scale, nq_n),
                 MJ_BUFFER(MjRmsnormQuantArgs, qt, MJ_BUF_E4M3, MJ_OUT, nq_t, nq_tc),

@@ -57,25 +57,32 @@ void mj_setup_rmsnorm_fwd(const MjOpShape *s, void *args)
 }
 void mj_fill_rmsnorm_fwd(MjCase *c)
 {
-    if (c->shape.only == 0 || c->shape.only == 3) mj_case_drop(c, "x_copy");
+    if (c->shape.only == 0 || c->shape.only == 3) mj_case_drop(c, "x_out");
+    if (c->shape.only == 0 || c->shape.only == 3) mj_case_drop(c, "add");
     if (c->shape.only == 0 || c->shape.only == 1) mj_case_drop(c, "y_f32");
     if (c->shape.only == 2) mj_case_drop(c, "y");
 }
 void mj_ref_rmsnorm_fwd(MjCase *c)
 {
     const MjRmsnormFwdArgs *a = ARGS(MjRmsnormFwdArgs, c);
+    double *x = mj_xcalloc((size_t)a->width, sizeof *x);
     for (int64_t n = 0; n < a->tokens; n = mj_case_next(c, n, a->tokens, 1)) {
-        const float *x = a->x + n * a->width;
+        const int64_t row = n * a->width;
         double square = 0.0;
-        for (int64_t i = 0; i < a->width; i++) square += (double)x[i] * (double)x[i];
+        for (int64_t i = 0; i < a->width; i++) {
+            x[i] = (double)a->x[row + i];
+            if (a->add != NULL) x[i] = (double)(float)(x[i] + mj_ref_decode(MJ_BUF_BF16, a->add, row + i));
+            square += x[i] * x[i];
+        }
         const double rstd = 1.0 / sqrt(square / a->width + (double)a->eps);
         mj_case_want(c, "rstd", n, rstd, 0.0);
         for (int64_t i = 0; i < a->width; i++) {
-            mj_case_want(c, "y", n * a->width + i, (double)x[i] * rstd, 0.0);
-            mj_case_want(c, "y_f32", n * a->width + i, (double)x[i] * rstd, 0.0);
-            mj_case_want_within(c, "x_copy", n * a->width + i, (double)x[i], 0.0);
+            mj_case_want(c, "y", row + i, x[i] * rstd, 0.0);
+            mj_case_want(c, "y_f32", row + i, x[i] * rstd, 0.0);
+            mj_case_want_within(c, "x_out", row + i, x[i], 0.0);
         }
     }
+    free(x);
 }
 
 void mj_setup_rmsnorm_quant(const MjOpShape *s, void *args)
@@ -84,7 +91,6 @@ void mj_setup_rmsnorm_quant(const MjOpShape *s, void *args)
 }
 void mj_fill_rmsnorm_quant(MjCase *c)
 {
-    if (c->shape.only == 0) mj_case_drop(c, "x_copy");
     if (c->shape.only == 2) mj_case_drop(c, "qt");
     if (c->shape.only == 2) mj_case_drop(c, "qt_scale");
 }
@@ -93,10 +99,8 @@ void mj_ref_rmsnorm_quant(MjCase *c)
     const MjRmsnormQuantArgs *a = ARGS(MjRmsnormQuantArgs, c);
     const int64_t n = (int64_t)a->tokens * a->width;
     double *y = mj_xcalloc((size_t)n + 1, sizeof *y);
-    for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->width)) {
+    for (int64_t i = 0; i < n; i = mj_case_next(c, i, n, 128 * a->width))
         y[i] = mj_ref_round_bf16((double)(float)((double)a->x[i] * (double)a->rstd[i / a->width]));
-        mj_case_want_within(c, "x_copy", i, (double)a->x[i], 0.0);
-    }
     mj_ref_quantise(c, &(MjRefTile){NULL, y, a->tokens, a->tokens, a->width, MJ_T_E4M3, MJ_SCALE_BLOCK, a->kmajor, true, NULL});
     free(y);
 }

@@ -20,16 +20,16 @@ const MjOpShape mj_shapes_tokens[] = {
 const MjOpShape mj_bench_tokens[] = {{.tokens = 4096, .live = 4096, .width = 384, .vocab = 264},
                                      {.tokens = 4096, .live = 4096, .width = 768, .vocab = 32768}, END};
 
-/* only: 0 without x_copy, 1 all, 2 row blocks alone */
+/* only: 2 row blocks alone */
 const MjOpShape mj_shapes_rmsnorm_quant[] = {
     {.tokens = 17, .width = 200},
-    {.tokens = 200, .width = 384, .only = 1},
-    {.tokens = 129, .width = 130, .only = 1},
+    {.tokens = 200, .width = 384},
+    {.tokens = 129, .width = 130},
     {.tokens = 300, .width = 96, .only = 2},
     {.tokens = 1, .width = 1},
     END,
 };
-const MjOpShape mj_bench_rmsnorm_quant[] = {{.tokens = 4096, .width = 768, .only = 1}, END};
+const MjOpShape mj_bench_rmsnorm_quant[] = {{.tokens = 4096, .width = 768}, END};
 
 const MjOpShape mj_shapes_heads[] = {
     {.tokens = 17, .heads = 3, .head_dim = 128}, {.tokens = 1, .heads = 1, .head_dim = 64},

@@ -5,39 +5,42 @@
 #include "runtime/base/clock.h"
 #include "train/forward.h"
 
-static int rmsnorm(MjModel *m, const float *x, uint16_t *y, float *y_f32, float *x_copy, float *rstd, const char *what,
-                   MjError *err) {
-    MjRmsnormFwdArgs a = {.x = x, .y = y, .y_f32 = y_f32, .x_copy = x_copy, .rstd = rstd, .eps = MJ_RMS_EPS,
-                          .tokens = m->tokens, .width = m->d.width};
+static int rmsnorm(MjModel *m, MjRmsnormFwdArgs a, const char *what, MjError *err) {
+    a.eps = MJ_RMS_EPS;
+    a.tokens = m->tokens;
+    a.width = m->d.width;
     return MJ_OP(m->ops, MJ_OP_RMSNORM_FWD, &a, what, err);
 }
 
 /* Under recipe block the attention norm's output is quantised where it is made and has no bf16 copy. */
 static bool norm_quantises(const MjModel *m) { return m->d.fp8_linears && !m->d.tensor_recipe; }
 
-/* h1 = rmsnorm(x_in), and x_mid = x_in for the output projection to add to. known: combine has left the rows' rstd. */
-static int attention_norm(MjModel *m, MjLayer *l, bool known, MjError *err) {
+/* h1 = rmsnorm(x_in). Of a mixture combine has left x_in, and (with norm_quantises) its rows' rstd; in a dense model x_in is what the
+ * layer before had after its attention, and its MLP's output in s.dx_a. */
+static int attention_norm(MjModel *m, int32_t layer, MjError *err) {
     int rc = 0;
+    MjLayer *l = &m->layers[layer];
     MjOperand *h = &l->h1;
+    const bool sum = layer > 0 && m->d.experts == 0;
+    MjRmsnormFwdArgs n = {.x = sum ? l[-1].x_mid : l->x_in, .add = sum ? m->s.dx_a : NULL, .x_out = sum ? l->x_in : NULL, .rstd = l->rstd1};
     if (!norm_quantises(m)) {
-        uint16_t *bf16 = h->type == MJ_T_BF16 ? h->bf16 : m->s.h;
-        MJ_TRY(rmsnorm(m, l->x_in, bf16, NULL, l->x_mid, l->rstd1, "attention norm", err));
-        MJ_TRY(mj_linear_quantize(m, h, bf16, MJ_T_BF16, m->tokens, NULL, "qkv input", err));
+        n.y = h->type == MJ_T_BF16 ? h->bf16 : m->s.h;
+        MJ_TRY(rmsnorm(m, n, "attention norm", err));
+        MJ_TRY(mj_linear_quantize(m, h, n.y, MJ_T_BF16, m->tokens, NULL, "qkv input", err));
         goto out;
     }
-    if (!known) MJ_TRY(rmsnorm(m, l->x_in, NULL, NULL, NULL, l->rstd1, "attention norm", err));
-    MjRmsnormQuantArgs a = {.x = l->x_in, .rstd = l->rstd1, .x_copy = l->x_mid, .q = h->q, .q_scale = h->q_scale, .qt = h->qt,
-                            .qt_scale = h->qt_scale, .tokens = m->tokens, .width = m->d.width,
-                            .kmajor = mj_linear_kmajor(m, h->type)};
+    if (layer == 0 || sum) MJ_TRY(rmsnorm(m, n, "attention norm", err));
+    MjRmsnormQuantArgs a = {.x = l->x_in, .rstd = l->rstd1, .q = h->q, .q_scale = h->q_scale, .qt = h->qt, .qt_scale = h->qt_scale,
+                            .tokens = m->tokens, .width = m->d.width, .kmajor = mj_linear_kmajor(m, h->type)};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_RMSNORM_QUANT, &a, "attention norm", err));
 out:
     return rc;
 }
 
-static int attention(MjModel *m, MjLayer *l, int32_t window, bool rstd_known, MjError *err) {
+/* Its output, before it is added to the residual, in s.dx_a. */
+static int attention(MjModel *m, MjLayer *l, int32_t window, MjError *err) {
     int rc = 0;
     const MjDims *d = &m->d;
-    MJ_TRY(attention_norm(m, l, rstd_known, err));
     MJ_TRY(mj_linear_forward(m, &l->h1, &l->qkv, l->qkv_out, MJ_T_BF16, MJ_EPI_STORE, m->tokens, NULL, err));
     MjRopeQknormFwdArgs r = {.qkv = l->qkv_out, .pos = m->pos, .q = l->q, .k = l->k, .q_rstd = l->q_rstd,
                              .k_rstd = l->k_rstd, .rope_base = MJ_ROPE_BASE, .gain = MJ_QK_GAIN, .eps = MJ_RMS_EPS,
@@ -48,7 +51,7 @@ static int attention(MjModel *m, MjLayer *l, int32_t window, bool rstd_known, Mj
                             .head_dim = d->head_dim, .window = window, .longest = d->seq_len};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_ATTENTION_FWD, &a, "attention", err));
     MJ_TRY(mj_linear_quantize(m, &l->att_in, l->att, MJ_T_BF16, m->tokens, NULL, "attention output", err));
-    MJ_TRY(mj_linear_forward(m, &l->att_in, &l->wo, l->x_mid, MJ_T_F32, MJ_EPI_ACCUMULATE, m->tokens, NULL, err));
+    MJ_TRY(mj_linear_forward(m, &l->att_in, &l->wo, m->s.dx_a, MJ_T_BF16, MJ_EPI_STORE, m->tokens, NULL, err));
 out:
     return rc;
 }
@@ -75,13 +78,13 @@ static int relu2(MjModel *m, const uint16_t *pre, MjOperand *act, int32_t rows, 
     return MJ_OP(m->ops, MJ_OP_RELU2_FWD, &a, what, err);
 }
 
-/* The part of the MLP that every token passes: added to x_out, or stored in bf16. */
-static int ffn(MjModel *m, MjLayer *l, void *out, int32_t c_type, int32_t epilogue, MjError *err) {
+/* The part of the MLP that every token passes. */
+static int ffn(MjModel *m, MjLayer *l, uint16_t *out, MjError *err) {
     int rc = 0;
     MJ_TRY(mj_linear_quantize(m, &l->ffn_in, l->h2, MJ_T_BF16, m->tokens, NULL, "mlp input", err));
     MJ_TRY(mj_linear_forward(m, &l->ffn_in, &l->ffn.up, l->ffn.pre, MJ_T_BF16, MJ_EPI_STORE, m->tokens, NULL, err));
     MJ_TRY(relu2(m, l->ffn.pre, &l->ffn.act, m->tokens, NULL, "mlp relu2", err));
-    MJ_TRY(mj_linear_forward(m, &l->ffn.act, &l->ffn.down, out, c_type, epilogue, m->tokens, NULL, err));
+    MJ_TRY(mj_linear_forward(m, &l->ffn.act, &l->ffn.down, out, MJ_T_BF16, MJ_EPI_STORE, m->tokens, NULL, err));
 out:
     return rc;
 }
@@ -137,7 +140,7 @@ static int moe(MjModel *m, MjLayer *l, float *x_out, float *rstd, MjError *err) 
     MJ_TRY(relu2(m, e->pre, &e->act, m->rows, &g, "expert relu2", err));
     MJ_TRY(mj_linear_forward(m, &e->act, &e->down, m->s.routed, MJ_T_BF16, MJ_EPI_STORE, m->rows, &g, err));
     bool shared = m->d.ffn_hidden > 0;
-    if (shared) MJ_TRY(ffn(m, l, m->s.ffn_out, MJ_T_BF16, MJ_EPI_STORE, err));
+    if (shared) MJ_TRY(ffn(m, l, m->s.ffn_out, err));
     MjCombineFwdArgs c = {.y = m->s.routed, .shared = shared ? m->s.ffn_out : NULL, .row_of = e->row_of, .gate = e->gate,
                           .x = l->x_mid, .x_out = x_out, .rstd = rstd, .eps = MJ_RMS_EPS, .tokens = m->tokens,
                           .width = m->d.width, .top_k = m->d.top_k, .rows = m->rows};
@@ -188,19 +191,21 @@ int mj_model_forward(MjModel *m, bool train, MjError *err) {
                             .width = m->d.width, .vocab = m->d.vocab + 1};
     MJ_TRY(MJ_OP(m->ops, MJ_OP_EMBEDDING_FWD, &e, "embedding", err));
     if (m->first_launch_ns == 0 && !mj_jit_recording(m->ops->jit)) m->first_launch_ns = mj_clock_ns();
-    MJ_TRY(rmsnorm(m, m->embedded, NULL, m->layers[0].x_in, NULL, m->rstd0, "first norm", err));
+    MJ_TRY(rmsnorm(m, (MjRmsnormFwdArgs){.x = m->embedded, .y_f32 = m->layers[0].x_in, .rstd = m->rstd0}, "first norm", err));
     for (layer = 0; layer < m->d.depth; layer++) {
         MjLayer *l = &m->layers[layer];
-        MjLayer *next = layer + 1 < m->d.depth ? l + 1 : NULL;
-        float *x_out = next != NULL ? next->x_in : m->x_last;
-        MJ_TRY(attention(m, l, m->d.window[layer], layer > 0 && m->d.experts > 0, err));
-        /* combine reads x_mid itself; a GEMM that adds to the residual wants it where its sum goes */
-        MJ_TRY(rmsnorm(m, l->x_mid, l->h2, NULL, m->d.experts > 0 ? NULL : x_out, l->rstd2, "mlp norm", err));
-        MJ_TRY(m->d.experts > 0 ? moe(m, l, x_out, next != NULL && norm_quantises(m) ? next->rstd1 : NULL, err)
-                                : ffn(m, l, x_out, MJ_T_F32, MJ_EPI_ACCUMULATE, err));
+        const bool last = layer + 1 == m->d.depth;
+        MJ_TRY(attention_norm(m, layer, err));
+        MJ_TRY(attention(m, l, m->d.window[layer], err));
+        MJ_TRY(rmsnorm(m, (MjRmsnormFwdArgs){.x = l->x_in, .add = m->s.dx_a, .y = l->h2, .x_out = l->x_mid, .rstd = l->rstd2}, "mlp norm", err));
+        if (m->d.experts == 0) MJ_TRY(ffn(m, l, m->s.dx_a, err));
+        else MJ_TRY(moe(m, l, last ? m->x_last : l[1].x_in, last || !norm_quantises(m) ? NULL : l[1].rstd1, err));
     }
+    const bool sum = m->d.experts == 0; /* as in attention_norm */
+    MjRmsnormFwdArgs n = {.x = sum ? m->layers[m->d.depth - 1].x_mid : m->x_last, .add = sum ? m->s.dx_a : NULL,
+                          .x_out = sum ? m->x_last : NULL, .y = m->h_last, .rstd = m->rstd_last};
     layer = -1;
-    MJ_TRY(rmsnorm(m, m->x_last, m->h_last, NULL, NULL, m->rstd_last, "last norm", err));
+    MJ_TRY(rmsnorm(m, n, "last norm", err));
     MJ_TRY(head(m, train, err));
 out:
     if (rc != 0 && layer >= 0) rc = mj_error_context(err, rc, "forward, layer %d", layer);

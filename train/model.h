@@ -80,7 +80,7 @@ typedef struct MjScratch {
     float *tensor_scale, *amax_partial; /* (1), (256) */
     uint16_t *dy;                /* (max(N, R), W); less, or NULL, where all of it is fp8 */
     uint16_t *dact;              /* (max rows, F) */
-    uint16_t *dx_a, *dx_b;       /* (N, W) */
+    uint16_t *dx_a, *dx_b;       /* (N, W); forward, the first is the output of a branch until the next norm adds it */
     float *dx_f32;               /* (N, W) */
     uint16_t *routed;            /* (R, W): outputs of a layer's experts; backward, their inputs' gradient */
     float *delta; /* (H, N) */

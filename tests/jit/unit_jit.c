@@ -34,8 +34,9 @@ typedef struct SaxpyArgs { /* as in kernels/saxpy.cu */
 
 typedef struct RmsnormArgs { /* MjRmsnormFwdArgs of kernel_args.h */
     const float *x;
+    const uint16_t *add;
     uint16_t *y;
-    float *y_f32, *x_copy, *rstd;
+    float *y_f32, *x_out, *rstd;
     float eps;
     int32_t tokens, width;
 } RmsnormArgs;
