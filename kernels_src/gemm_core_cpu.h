@@ -66,8 +66,8 @@ MJ_INLINE int mj_gemm_find(const MjGemmArgs *args, int32_t block, const MjGemmTi
         b->expert = tile_m / t->tiles_m;
         tile_m %= t->tiles_m;
         if (b->expert >= EXPERTS) return 0;
-        b->k_first = args->offset[b->expert];
-        b->k = args->count[b->expert];
+        b->k_first = MJ_GROUP_FIRST(args, b->expert);
+        b->k = MJ_GROUP_LENGTH(args, b->expert, K);
     }
     b->row = tile_m * t->tile_rows;
     b->rows = t->tile_rows < M - b->row ? t->tile_rows : M - b->row;

@@ -78,8 +78,8 @@ MJ_FN bool mj_gemm_find(const MjGemmArgs *args, int32_t index, MjGemmTile *t)
         t->live_end = args->offset[t->expert] + args->count[t->expert];
         if (t->row >= t->live_end) t->depth = 0; /* nothing but padding */
     } else if (GROUP == MJ_GROUP_K) {
-        t->first_k = args->offset[t->expert];
-        t->depth = args->count[t->expert];
+        t->first_k = MJ_GROUP_FIRST(args, t->expert);
+        t->depth = MJ_GROUP_LENGTH(args, t->expert, K);
     }
     return true;
 }

@@ -63,8 +63,8 @@ MJ_FN bool mj_gemm_next(const MjGemmArgs *args, MjGemmWalk *w, MjGemmTile *t)
     t->blocks = (K + MJ_GEMM_DEPTH - 1) / MJ_GEMM_DEPTH;
     if (GROUP == MJ_GROUP_M && y * TILE_M >= args->count[t->expert]) t->blocks = 0; /* all padding */
     if (GROUP == MJ_GROUP_K) {
-        t->depth_at = args->offset[t->expert];
-        t->blocks = (args->count[t->expert] + MJ_GEMM_DEPTH - 1) / MJ_GEMM_DEPTH;
+        t->depth_at = MJ_GROUP_FIRST(args, t->expert);
+        t->blocks = (MJ_GROUP_LENGTH(args, t->expert, K) + MJ_GEMM_DEPTH - 1) / MJ_GEMM_DEPTH;
     }
     w->tile += (int32_t)(gridDim.x / CLUSTER);
     return true;

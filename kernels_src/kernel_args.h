@@ -137,6 +137,13 @@ typedef struct MjAttentionBwdArgs {
 #define MJ_GROUP_M 1 /* NT, NN: rows of A and C are split over the experts by `offset`; B is (E, N, K) / (E, K, N) */
 #define MJ_GROUP_K 2 /* TN: the rows that are summed over are split by `offset`; C is (E, M, N)                    */
 
+/* Group e of GROUP_K. Without an `offset`, groups are pieces of `piece` rows (a multiple of 128), one after the other, as far
+ * as the K rows go: products that one matrix of weights is the sum of (MjAddPiecesArgs), where it has too few tiles for a GPU. */
+#define MJ_GROUP_FIRST(args, e) ((args)->offset != 0 ? (args)->offset[e] : (e) * (args)->piece)
+#define MJ_GROUP_LENGTH(args, e, k)                                                                                    \
+    ((args)->offset != 0 ? (args)->count[e] : MJ_PIECE_LENGTH((args)->piece, (k) - (e) * (args)->piece))
+#define MJ_PIECE_LENGTH(piece, left) ((left) < 0 ? 0 : (left) < (piece) ? (left) : (piece))
+
 /* Operands whose bytes run along K whatever the layout (fp8 on a GPU, whose tensor cores read nothing else):
  * NN: B is the transposed weight (E, N, K). TN: A is (M, S) and B is (N, S), S = K rounded up to MJ_GROUP_ALIGN, zeros
  * from K on. The scales stay as the layout says. CPU templates take the layout's own order only. */
@@ -153,19 +160,27 @@ typedef struct MjAttentionBwdArgs {
  * Padding rows (from offset[e] + count[e] to offset[e + 1]) hold zeros, and C's padding rows are written as zeros.
  * Rows of A and C at and after offset[E] are not touched.
  *
- * Accumulation order (the same bits for every tile, mode, thread count): one f32 accumulator an output element,
+ * Accumulation order (the same bits for every tile, mode, thread count): one f32 accumulator an output element of a group,
  * k ascending in pairs (bf16 dot product of 2), promoted every 128 under MJ_SCALE_BLOCK. */
 typedef struct MjGemmArgs {
     const void *a, *b;
     void *c;                        /* bf16 or f32 */
     const float *a_scale, *b_scale; /* NULL under MJ_SCALE_NONE */
-    const int32_t *offset;          /* (E + 1) row offsets, device; NULL for MJ_GROUP_NONE */
-    const int32_t *count;           /* (E) rows in use */
+    const int32_t *offset;          /* (E + 1) row offsets, device; NULL for MJ_GROUP_NONE and for pieces */
+    const int32_t *count;           /* (E) rows in use; the same */
     int32_t m, n, k;                /* GROUP_M: m = R (capacity). GROUP_K: k = R */
     int32_t experts;                /* 1 for MJ_GROUP_NONE */
     int32_t layout, group, a_type, b_type, c_type, scale_mode, epilogue; /* variants */
     int32_t kmajor;                 /* 1: see MJ_KMAJOR_STRIDE */
+    int32_t piece;                  /* GROUP_K without an offset: rows of each group */
 } MjGemmArgs;
+
+typedef struct MjAddPiecesArgs { /* y[i] += ((x[0][i] + x[1][i]) + x[2][i]) + ... */
+    const float *x; /* (P, COUNT) */
+    float *y;       /* (COUNT) */
+    int32_t count;
+    int32_t pieces; /* P >= 1 */
+} MjAddPiecesArgs;
 
 /* ---- routing -------------------------------------------------------------------------------------------- */
 

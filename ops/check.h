@@ -19,7 +19,7 @@
 typedef struct MjOpShape {
     int32_t tokens, live, width, heads, head_dim, window, vocab, vocab_used, experts, top_k, capacity;
     int32_t rows, cols, out, in;                              /* matrices; routed: rows 0 = what the layout needs */
-    int32_t m, n, k, layout, group, a_type, b_type, c_type, scale_mode, epilogue, q_type, x_type, transform, kmajor, gated;
+    int32_t m, n, k, layout, group, a_type, b_type, c_type, scale_mode, epilogue, q_type, x_type, transform, kmajor, gated, piece;
     int32_t route;                                            /* 0 random, 1 one expert takes every token, 2 odd experts empty */
     int32_t only;                                             /* a variant of the op's optional buffers; see its fill function */
     int32_t count;                                            /* elements of flat ops */

@@ -32,11 +32,13 @@ static const MjOpShape gemm[] = {
     {BY_K(64, 8192), .m = 384, .n = 768, BF16, ADD},
     {BY_M(4, 8192), .n = 4096, .k = 4096, BF16}, {BY_M(8, 4096), .n = 4096, .k = 2048, NN, BF16},
     {BY_K(8, 4096), .m = 4096, .n = 2048, BF16, ADD},
-    /* dense: a large product, the attention projections, the head */
+    /* dense: a large product, the attention projections (gradients in pieces), the head */
     {.m = 8192, .n = 8192, .k = 8192, BF16}, {.m = 8192, .n = 8192, .k = 8192, TENSOR8},
     {.m = 4096, .n = 4096, .k = 7168, FP8},
     {.m = 65536, .n = 2304, .k = 768, BF16}, {.m = 65536, .n = 768, .k = 2304, NN, BF16},
     {.m = 2304, .n = 768, .k = 65536, TN, BF16, ADD}, {.m = 65536, .n = 768, .k = 768, FP8},
+    {.m = 2304, .n = 768, .k = 65536, TN, FP8, .c_type = MJ_T_F32, .group = MJ_GROUP_K, .experts = 9, .piece = 7296},
+    {.m = 768, .n = 768, .k = 65536, TN, FP8, .c_type = MJ_T_F32, .group = MJ_GROUP_K, .experts = 7, .piece = 9472},
     {.m = 8192, .n = 32768, .k = 768, BF16},
     END,
 };
@@ -70,6 +72,7 @@ static const MjOpShape weight[] = {{.experts = 64, .out = 384, .in = 768, E4M3, 
                                    {.experts = 4, .out = 6144, .in = 7168, E4M3, .only = 1}, END};
 static const MjOpShape amax[] = {{.rows = 65536, .cols = 768, .q_type = MJ_T_E4M3}, END};
 static const MjOpShape loss[] = {{.tokens = 8192, .live = 8192, .vocab = 32768, .vocab_used = 32768}, END};
+static const MjOpShape pieces[] = {{.count = 2304 * 768, .piece = 9}, {.count = 768 * 768, .piece = 7}, END};
 static const MjOpShape flat[] = {{.count = 64 << 20}, END};
 
 const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id)
@@ -99,6 +102,7 @@ const MjOpShape *mj_op_gpu_bench_shapes(MjOpId id)
     case MJ_OP_QUANTIZE_WEIGHT: return weight;
     case MJ_OP_AMAX: return amax;
     case MJ_OP_CROSS_ENTROPY: return loss;
+    case MJ_OP_ADD_PIECES: return pieces;
     case MJ_OP_SUM:
     case MJ_OP_ADAMW: return flat;
     default: return mj_op_bench_shapes(id);

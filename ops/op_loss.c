@@ -1,4 +1,4 @@
-/* Rows of the op table: loss, sums, optimizer. */
+/* Rows of the op table: loss, sums, optimizer, pieces of a gradient. */
 #include "kernels_src/loss_tile.h"
 #include "ops/op_row.h"
 #include "ops/refs.h"
@@ -88,4 +88,20 @@ const MjOpRow mj_row_adamw = {
                 MJ_BUFFER(MjAdamwArgs, guard, MJ_BUF_F64, MJ_IN, o_guard, NULL)},
     .flops = o_flops,
     .proof = MJ_OP_PROOF(mj_setup_adamw, mj_fill_adamw, mj_ref_adamw, mj_length_none, mj_shapes_adamw, mj_bench_flat),
+};
+
+MJ_COUNT(p_n, MjAddPiecesArgs, a->count)
+MJ_COUNT(p_pn, MjAddPiecesArgs, (int64_t)a->count * a->pieces)
+MJ_COUNT(p_chunks, MjAddPiecesArgs, MJ_CEIL((int64_t)a->count, 128))
+static double p_length(const void *args) { return (double)((const MjAddPiecesArgs *)args)->pieces; }
+static double p_flops(const void *args) { return (double)p_pn(args); }
+
+const MjOpRow mj_row_add_pieces = {
+    .id = MJ_OP_ADD_PIECES, .name = "add_pieces", .doc = "Adds the pieces of a product over many rows, in a fixed order",
+    .args_bytes = sizeof(MjAddPiecesArgs),
+    .fields = {MJ_FIELD(MjAddPiecesArgs, count), MJ_FIELD(MjAddPiecesArgs, pieces)},
+    .phases = {{"add_pieces", MJ_WORK_ROWS, p_chunks}},
+    .buffers = {MJ_BUFFER(MjAddPiecesArgs, x, MJ_BUF_F32, MJ_IN, p_pn, p_n), MJ_BUFFER(MjAddPiecesArgs, y, MJ_BUF_F32, MJ_INOUT, p_n, NULL)},
+    .flops = p_flops,
+    .proof = MJ_OP_PROOF(mj_setup_add_pieces, mj_fill_add_pieces, mj_ref_add_pieces, p_length, mj_shapes_pieces, mj_bench_pieces),
 };

@@ -71,7 +71,7 @@ const MjOpRow mj_row_gemm = {
     .fields = {MJ_FIELD(MjGemmArgs, m), MJ_FIELD(MjGemmArgs, n), MJ_FIELD(MjGemmArgs, k), MJ_FIELD(MjGemmArgs, experts),
                MJ_FIELD(MjGemmArgs, layout), MJ_FIELD(MjGemmArgs, group), MJ_FIELD(MjGemmArgs, a_type),
                MJ_FIELD(MjGemmArgs, b_type), MJ_FIELD(MjGemmArgs, c_type), MJ_FIELD(MjGemmArgs, scale_mode),
-               MJ_FIELD(MjGemmArgs, epilogue)},
+               MJ_FIELD(MjGemmArgs, epilogue), MJ_FIELD(MjGemmArgs, piece)},
     .refusal = gemm_refusal, .matrix = gemm_matrix,
     .phases = {{.entry = "gemm", .work = MJ_WORK_GRID, .tuned_count = g_grid}},
     .shared = g_shared,

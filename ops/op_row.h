@@ -114,7 +114,7 @@ typedef struct MjOpRow {
     const char *(*refusal)(MjFamily family, int arch, const void *args); /* why choose said NULL, what to do; may be NULL */
     const MjOpMatrix *const *matrix; /* of the cuda templates that need more than MJ_WORK_*; ends with NULL; may be NULL */
     size_t args_bytes;
-    MjOpField fields[12];
+    MjOpField fields[16];
     MjOpPhase phases[MJ_OP_MAX_PHASES];
     size_t (*shared)(MjFamily family, const void *args); /* scratch bytes of a block; NULL: none */
     MjOpBuffer buffers[MJ_OP_MAX_BUFFERS];
@@ -128,7 +128,7 @@ extern const MjOpRow mj_row_embedding_fwd, mj_row_embedding_bwd, mj_row_rmsnorm_
     mj_row_rope_qknorm_fwd, mj_row_rope_qknorm_bwd, mj_row_rope_qknorm_bwd_quant, mj_row_attention_fwd, mj_row_attention_bwd, mj_row_gemm,
     mj_row_router_fwd, mj_row_router_bwd, mj_row_route_map, mj_row_balance, mj_row_permute, mj_row_permute_bwd,
     mj_row_combine_fwd, mj_row_combine_bwd, mj_row_relu2_fwd, mj_row_relu2_bwd, mj_row_quantize, mj_row_quantize_weight,
-    mj_row_amax, mj_row_cross_entropy, mj_row_sum, mj_row_adamw;
+    mj_row_amax, mj_row_cross_entropy, mj_row_sum, mj_row_adamw, mj_row_add_pieces;
 
 /* The template that serves an op with these arguments, and the request as it is asked for (tuning open), then with its
  * tuning values chosen. MJ_ERR_MISSING when this family has no template. */

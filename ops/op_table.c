@@ -8,7 +8,7 @@
     &mj_row_balance, &mj_row_permute, &mj_row_permute_bwd, &mj_row_combine_fwd, \
     &mj_row_combine_bwd, &mj_row_relu2_fwd, &mj_row_relu2_bwd, &mj_row_quantize, \
     &mj_row_quantize_weight, &mj_row_amax, &mj_row_cross_entropy, &mj_row_sum, \
-    &mj_row_adamw
+    &mj_row_adamw, &mj_row_add_pieces
 
 const MjOpRow *const mj_op_rows[MJ_OP_COUNT] = {ROWS};
 

@@ -138,11 +138,11 @@ void mj_ref_gemm(const MjGemmArgs *g, double *c, double *size, double *cut)
 {
     const int32_t groups = g->group == MJ_GROUP_NONE ? 1 : g->experts;
     for (int32_t e = 0; e < groups; e++) {
-        const int64_t begin = g->group == MJ_GROUP_NONE ? 0 : g->offset[e];
+        const int64_t begin = g->group == MJ_GROUP_NONE ? 0 : MJ_GROUP_FIRST(g, e);
         const int64_t row0 = g->group == MJ_GROUP_M ? begin : 0;
         const int64_t rows = g->group == MJ_GROUP_M ? g->offset[e + 1] - begin : g->m;
         const int64_t live = g->group == MJ_GROUP_M ? g->count[e] : rows; /* rows after these are padding: zeros */
-        const int64_t depth = g->group == MJ_GROUP_K ? g->count[e] : g->k;
+        const int64_t depth = g->group == MJ_GROUP_K ? MJ_GROUP_LENGTH(g, e, g->k) : g->k;
         const int64_t out = g->group == MJ_GROUP_K ? (int64_t)e * g->m * g->n : row0 * g->n;
         RefOperands o = ref_operands(g, e, row0, live, g->group == MJ_GROUP_K ? begin : 0, depth);
         for (int64_t i = 0; i < rows; i++)
@@ -168,8 +168,8 @@ void mj_ref_gemm_element(const MjGemmArgs *g, int64_t e, int64_t row, int64_t co
 {
     RefCut lost = {0};
     const int64_t expert = g->group == MJ_GROUP_M ? e * g->n * g->k : 0, along = g->layout == MJ_GEMM_TN ? MJ_KMAJOR_STRIDE(g->k) : g->k;
-    const int64_t first = g->group == MJ_GROUP_K ? g->offset[e] : 0;
-    const int64_t depth = g->group == MJ_GROUP_K ? g->count[e] : g->group == MJ_GROUP_M && row >= g->offset[e] + g->count[e] ? 0 : g->k;
+    const int64_t first = g->group == MJ_GROUP_K ? MJ_GROUP_FIRST(g, e) : 0;
+    const int64_t depth = g->group == MJ_GROUP_K ? MJ_GROUP_LENGTH(g, e, g->k) : g->group == MJ_GROUP_M && row >= g->offset[e] + g->count[e] ? 0 : g->k;
     const bool a_across = g->layout == MJ_GEMM_TN && g->kmajor == 0, b_across = g->layout != MJ_GEMM_NT && g->kmajor == 0;
     const int64_t at = (g->group == MJ_GROUP_K ? e * g->m + row : row) * g->n + col;
     double sum = 0.0, bound = 0.0;

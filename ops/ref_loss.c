@@ -1,4 +1,4 @@
-/* References in double precision: cross-entropy, sums, AdamW. */
+/* References in double precision: cross-entropy, sums, AdamW, pieces of a gradient. */
 #include <math.h>
 
 #include "ops/refs.h"
@@ -100,5 +100,24 @@ void mj_ref_adamw(MjCase *c)
         mj_case_want(c, "w", i, w * (1.0 - lr * (double)a->weight_decay) - lr * m / bias1 / root,
                      fabs(w) + lr * m_size / bias1 / root);
         mj_case_want_within(c, "grad", i, 0.0, 0.0);
+    }
+}
+
+/* `piece`: how many */
+void mj_setup_add_pieces(const MjOpShape *s, void *args)
+{
+    *(MjAddPiecesArgs *)args = (MjAddPiecesArgs){.count = s->count, .pieces = s->piece > 0 ? s->piece : 1};
+}
+void mj_fill_add_pieces(MjCase *c) { (void)c; }
+void mj_ref_add_pieces(MjCase *c)
+{
+    const MjAddPiecesArgs *a = ARGS(MjAddPiecesArgs, c);
+    for (int64_t i = 0; i < a->count; i = mj_case_next(c, i, a->count, 1024)) {
+        double sum = mj_case_in(c, "y", i), size = fabs(sum);
+        for (int64_t p = 0; p < a->pieces; p++) {
+            sum += (double)a->x[p * a->count + i];
+            size += fabs((double)a->x[p * a->count + i]);
+        }
+        mj_case_want(c, "y", i, sum, size);
     }
 }

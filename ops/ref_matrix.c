@@ -26,7 +26,8 @@
 #define BY_M(e) .group = MJ_GROUP_M, .experts = (e)
 #define BY_K(e) .group = MJ_GROUP_K, .experts = (e)
 
-/* `capacity`: rows of every expert; 0: as `route` says. `m` (or `k` for BY_K) is the layout's upper bound. */
+/* `capacity`: rows of every expert; 0: as `route` says. `piece`: pieces of so many rows, without offsets. `m` (or `k` for BY_K) is
+ * the layout's upper bound. */
 const MjOpShape mj_shapes_gemm[] = {
     {.m = 17, .n = 33, .k = 70, BF16},
     {.m = 1, .n = 320, .k = 256, BF16, ADD},
@@ -54,6 +55,9 @@ const MjOpShape mj_shapes_gemm[] = {
     {.m = 130, .n = 72, .k = 1024, TN, BY_K(2), BF16, ADD, .route = 1},
     {.m = 64, .n = 130, .k = 1024, TN, BY_K(5), FP8, BLOCK, ADD, .route = 2},
     {.m = 64, .n = 72, .k = 1024, TN, BY_K(3), FP8_GRAD, TENSOR, ADD},
+    {.m = 264, .n = 72, .k = 700, TN, BY_K(4), BF16, TO_F32, .piece = 256},
+    {.m = 200, .n = 136, .k = 1000, TN, BY_K(3), FP8, BLOCK, TO_F32, .piece = 384},
+    {.m = 64, .n = 72, .k = 384, TN, BY_K(2), FP8_GRAD, TENSOR, TO_F32, .piece = 256},
     END,
 };
 const MjOpShape mj_bench_gemm[] = {
@@ -85,6 +89,7 @@ void mj_setup_gemm(const MjOpShape *shape, void *args)
         .m = shape->m, .n = shape->n, .k = shape->k, .experts = shape->experts > 0 ? shape->experts : 1,
         .layout = shape->layout, .group = shape->group, .a_type = shape->a_type, .b_type = shape->b_type,
         .c_type = shape->c_type, .scale_mode = shape->scale_mode, .epilogue = shape->epilogue, .kmajor = shape->kmajor,
+        .piece = shape->piece,
     };
 }
 
@@ -114,7 +119,7 @@ static void zero_outside(MjCase *c, const char *name, const MjGemmArgs *g, int64
     for (int64_t p = 0; p < stride; p++) {
         bool live = g->group == MJ_GROUP_NONE && p < g->k;
         for (int32_t e = 0; g->group == MJ_GROUP_K && e < g->experts; e++)
-            live = live || (p >= g->offset[e] && p < g->offset[e] + g->count[e]);
+            live = live || (p >= MJ_GROUP_FIRST(g, e) && p < MJ_GROUP_FIRST(g, e) + MJ_GROUP_LENGTH(g, e, g->k));
         for (int64_t i = 0; !live && i < columns; i++) mj_case_set(c, name, i * stride + p, 0.0);
     }
 }
@@ -140,7 +145,7 @@ void mj_fill_gemm(MjCase *c)
         for (int64_t i = 0; i < c->n[d]; i++) mj_case_set(c, "b_scale", i, mj_case_uniform(c, 0.01, 1.0));
     }
     const bool along = g->layout == MJ_GEMM_TN && g->kmajor != 0;
-    if (g->group == MJ_GROUP_NONE) {
+    if (g->group == MJ_GROUP_NONE || g->piece > 0) {
         mj_case_drop(c, "offset");
         mj_case_drop(c, "count");
     } else {
@@ -150,7 +155,7 @@ void mj_fill_gemm(MjCase *c)
         zero_outside(c, "a", g, g->m);
         zero_outside(c, "b", g, g->n);
     }
-    if (along || g->group == MJ_GROUP_NONE) return;
+    if (along || g->group == MJ_GROUP_NONE || g->piece > 0) return;
     zero_padding(c, "a", g, g->group == MJ_GROUP_M ? g->k : g->m);
     if (g->group == MJ_GROUP_K) zero_padding(c, "b", g, g->n);
 }

@@ -178,6 +178,8 @@ const MjOpShape mj_shapes_adamw[] = {{.count = 1}, {.count = 127}, {.count = 100
                                      {.count = 130001, .only = 1}, {.count = 300, .only = 2}, {.count = 300, .only = 3}, END};
 const MjOpShape mj_shapes_balance[] = {{.experts = 5}, {.experts = 8, .only = 1}, {.experts = 4, .route = 1, .only = 1}, {.experts = 1},
                                        {.experts = 16, .only = 2}, {.experts = 3, .only = 3}, END};
+const MjOpShape mj_shapes_pieces[] = {{.count = 1}, {.count = 127, .piece = 2}, {.count = 1000, .piece = 9}, {.count = 130000, .piece = 3}, END};
+const MjOpShape mj_bench_pieces[] = {{.count = 768 * 256, .piece = 4}, END};
 const MjOpShape mj_bench_flat[] = {{.count = 4 << 20}, END};
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */
@@ -187,7 +189,7 @@ static const MjOpField names[] = {
     NAME(tokens), NAME(live), NAME(width), NAME(heads), NAME(head_dim), NAME(window), NAME(vocab), NAME(vocab_used),
     NAME(experts), NAME(top_k), NAME(capacity), NAME(rows), NAME(cols), NAME(out), NAME(in), NAME(m), NAME(n), NAME(k),
     NAME(layout), NAME(group), NAME(a_type), NAME(b_type), NAME(c_type), NAME(scale_mode), NAME(epilogue), NAME(q_type),
-    NAME(x_type), NAME(transform), NAME(kmajor), NAME(gated), NAME(route), NAME(only), NAME(count),
+    NAME(x_type), NAME(transform), NAME(kmajor), NAME(gated), NAME(piece), NAME(route), NAME(only), NAME(count),
 };
 enum { NAMES = sizeof names / sizeof *names };
 _Static_assert(sizeof(MjOpShape) == NAMES * sizeof(int32_t), "every number of a shape has a name");
@@ -206,7 +208,7 @@ void mj_shape_text(const MjOpShape *shape, MjStr *out)
 /* Fields of argument structs whose name a shape has too, or has another name for. */
 static bool named(const char *name, const char *field)
 {
-    static const char *const others[][2] = {{"out", "out_features"}, {"in", "in_features"}};
+    static const char *const others[][2] = {{"out", "out_features"}, {"in", "in_features"}, {"piece", "pieces"}};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strcmp(field, others[i][1]) == 0) return strcmp(name, others[i][0]) == 0;
     return strcmp(name, field) == 0;

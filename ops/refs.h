@@ -194,6 +194,9 @@ void mj_ref_sum(MjCase *c);
 void mj_setup_adamw(const MjOpShape *shape, void *args);
 void mj_fill_adamw(MjCase *c);
 void mj_ref_adamw(MjCase *c);
+void mj_setup_add_pieces(const MjOpShape *shape, void *args);
+void mj_fill_add_pieces(MjCase *c);
+void mj_ref_add_pieces(MjCase *c);
 
 extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
     mj_shapes_rmsnorm_quant[], mj_bench_rmsnorm_quant[],
@@ -207,7 +210,7 @@ extern const MjOpShape mj_shapes_tokens[], mj_bench_tokens[],
     mj_shapes_weight[], mj_bench_weight[],
     mj_shapes_amax[], mj_bench_amax[],
     mj_shapes_loss[], mj_bench_loss[],
-    mj_shapes_flat[], mj_bench_flat[], mj_shapes_adamw[], mj_shapes_balance[],
+    mj_shapes_flat[], mj_bench_flat[], mj_shapes_adamw[], mj_shapes_pieces[], mj_bench_pieces[], mj_shapes_balance[],
     mj_shapes_gemm[], mj_bench_gemm[],
     mj_shapes_attention[], mj_bench_attention[];
 

@@ -96,19 +96,44 @@ int mj_linear_dgrad(MjModel *m, const MjOperand *dy, const MjWeight *w, void *dx
     return MJ_OP(m->ops, MJ_OP_GEMM, &a, w->name, err);
 }
 
+/* The dimensions of a gradient's product; operands are the caller's. */
+static MjGemmArgs wgrad(const MjModel *m, int32_t dy_type, int32_t x_type, const MjWeight *w, int32_t rows, const MjGroups *g) {
+    MjGemmArgs a = gemm(m, MJ_GEMM_TN, dy_type, x_type, g);
+    a.m = w->out;
+    a.n = w->in;
+    a.k = rows;
+    a.c_type = MJ_T_F32;
+    a.epilogue = MJ_EPI_ACCUMULATE;
+    return a;
+}
+
+int mj_linear_cut(const MjModel *m, MjWeight *w, MjError *err) {
+    const int32_t gradient = w->type == MJ_T_BF16 || !m->d.tensor_recipe ? w->type : MJ_T_E5M2;
+    MjGemmArgs a = wgrad(m, gradient, w->type, w, m->d.max_tokens, NULL);
+    return mj_gemm_pieces(m->ops, &a, &w->wgrad, err);
+}
+
+static int wgrad_in_pieces(MjModel *m, const MjGemmArgs *whole, const MjWeight *w, MjError *err) {
+    MjGemmArgs a = *whole;
+    MjAddPiecesArgs add = {.x = m->s.pieces, .y = whole->c, .count = w->out * w->in, .pieces = w->wgrad.pieces};
+    a.group = MJ_GROUP_K;
+    a.experts = w->wgrad.pieces;
+    a.piece = w->wgrad.rows;
+    a.c = m->s.pieces;
+    a.epilogue = MJ_EPI_STORE;
+    int rc = MJ_OP(m->ops, MJ_OP_GEMM, &a, w->name, err);
+    return rc != 0 ? rc : MJ_OP(m->ops, MJ_OP_ADD_PIECES, &add, w->name, err);
+}
+
 int mj_linear_wgrad(MjModel *m, const MjOperand *dy, const MjOperand *x, const MjWeight *w, int32_t rows,
                     const MjGroups *g, MjError *err) {
-    MjGemmArgs a = gemm(m, MJ_GEMM_TN, dy->type, x->type, g);
+    MjGemmArgs a = wgrad(m, dy->type, x->type, w, rows, g);
     bool bf16 = dy->type == MJ_T_BF16;
     a.a = bf16 ? (const void *)dy->bf16 : dy->qt;
     a.b = bf16 ? (const void *)x->bf16 : x->qt;
     a.a_scale = bf16 ? NULL : dy->qt_scale;
     a.b_scale = bf16 ? NULL : x->qt_scale;
     a.c = m->grad + w->offset;
-    a.m = w->out;
-    a.n = w->in;
-    a.k = rows;
-    a.c_type = MJ_T_F32;
-    a.epilogue = MJ_EPI_ACCUMULATE;
+    if (g == NULL && w->wgrad.pieces > 1) return wgrad_in_pieces(m, &a, w, err);
     return MJ_OP(m->ops, MJ_OP_GEMM, &a, w->name, err);
 }

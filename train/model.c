@@ -91,6 +91,30 @@ static void declare_weights(MjModel *m) {
     }
 }
 
+/* How the gradients of dense weights are summed: every layer's alike. Returns the floats that the pieces need. */
+static int cut_weights(MjModel *m, int64_t *floats, MjError *err) {
+    MjLayer *first = &m->layers[0];
+    MjWeight *const dense[] = {&first->qkv, &first->wo, &first->ffn.up, &first->ffn.down};
+    int rc = 0;
+    *floats = 0;
+    for (size_t i = 0; i < sizeof dense / sizeof *dense; i++) {
+        MjWeight *w = dense[i];
+        if (w->experts == 0) continue;
+        MJ_TRY(mj_linear_cut(m, w, err));
+        const int64_t need = w->wgrad.pieces > 1 ? (int64_t)w->wgrad.pieces * w->out * w->in : 0;
+        if (need > *floats) *floats = need;
+    }
+    for (int32_t i = 1; i < m->d.depth; i++) {
+        MjLayer *l = &m->layers[i];
+        l->qkv.wgrad = first->qkv.wgrad;
+        l->wo.wgrad = first->wo.wgrad;
+        l->ffn.up.wgrad = first->ffn.up.wgrad;
+        l->ffn.down.wgrad = first->ffn.down.wgrad;
+    }
+out:
+    return rc;
+}
+
 static void working_copy(Builder *b, MjWeight *w) {
     int64_t n = (int64_t)w->experts * w->out * w->in;
     if (n == 0) return;
@@ -154,6 +178,7 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     s->logits = take_bf16(b, (int64_t)d->loss_chunk * d->vocab_padded, "logits of a chunk");
     s->loss = take_f32(b, n, "losses");
     s->sum_partial = take(b, (max64(m->n_weights, n) + 4095) / 4096, sizeof(double), "sums");
+    s->pieces = take_f32(b, m->piece_floats, "pieces of a gradient");
 }
 
 static void build_routed(Builder *b, MjRouted *e, int64_t n, int64_t r) {
@@ -241,6 +266,7 @@ int mj_model_open(const MjConfig *config, MjOps *ops, MjModel **out, MjError *er
     m->normalize_gates = config->moe.normalize_gates;
     m->layers = mj_xcalloc((size_t)m->d.depth, sizeof *m->layers);
     declare_weights(m);
+    MJ_TRY(cut_weights(m, &m->piece_floats, err));
     Builder b = {.m = m, .fake = 1 << 16, .err = err};
     build(&b);
     rc = b.rc;

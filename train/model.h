@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "ops/gemm_pieces.h"
 #include "ops/ops.h"
 #include "train/dims.h"
 
@@ -38,6 +39,7 @@ typedef struct MjWeight { /* (experts, out, in) */
     uint16_t *bf16;
     uint8_t *q, *q_t;     /* q_t: transpose, devices that want K-major operands */
     float *scale;         /* (experts, ceil(out/128), ceil(in/128)) or (1) */
+    MjPieces wgrad;       /* how its gradient is summed; zeros: whole */
     const char *name;
 } MjWeight;
 
@@ -90,6 +92,7 @@ typedef struct MjScratch {
     uint16_t *logits;            /* (chunk, V) */
     float *loss;                 /* (N) */
     double *sum_partial;
+    float *pieces;               /* (pieces, out, in): of one dense weight's gradient, the largest; NULL where all are whole */
 } MjScratch;
 
 /* What the host hands over with a micro-batch, in front of its tokens: one upload brings all of it, and kernels read it
@@ -107,6 +110,7 @@ typedef struct MjModel {
     void **blocks;               /* device allocations, for freeing */
     int n_blocks;
     int64_t n_weights;           /* floats in each flat buffer */
+    int64_t piece_floats;        /* of s.pieces */
     int64_t head_at, matrices_at, routers_at; /* groups: [0, head), [head, matrices), [matrices, routers), [routers, n) */
     float *master, *m, *v, *grad;
     MjWeight head;               /* (V, W) */
@@ -170,6 +174,8 @@ int mj_linear_forward(MjModel *m, const MjOperand *x, const MjWeight *w, void *c
 /* dx (rows, in) = dy w */
 int mj_linear_dgrad(MjModel *m, const MjOperand *dy, const MjWeight *w, void *dx, int32_t c_type, int32_t rows,
                     const MjGroups *g, MjError *err) MJ_MUST_CHECK;
+/* Decides how the gradient of a dense weight is summed (ops/gemm_pieces.h), from the most tokens of a step. */
+int mj_linear_cut(const MjModel *m, MjWeight *w, MjError *err) MJ_MUST_CHECK;
 /* grad of w (out, in) += dy^T x */
 int mj_linear_wgrad(MjModel *m, const MjOperand *dy, const MjOperand *x, const MjWeight *w, int32_t rows,
                     const MjGroups *g, MjError *err) MJ_MUST_CHECK;

@@ -109,6 +109,7 @@ static void fill_totals(MjTrain *t, const MjMode *mode) {
     t->totals.predicted_bytes = mj_memory_predict(d, info->family != MJ_FAMILY_CPU);
     if (info->family == MJ_FAMILY_CPU) t->totals.predicted_bytes += (size_t)info->units * MJ_MEMORY_WORKER_BYTES;
     if (t->library != NULL) t->totals.predicted_bytes += MJ_BLASLT_WORKSPACE_BYTES;
+    t->totals.predicted_bytes += 4 * (size_t)t->model->piece_floats;
 }
 
 static int open_library(MjTrain *t, MjError *err) {

@@ -184,6 +184,29 @@ static void many_orders(void **state) {
     documents = false;
 }
 
+/* Gradients of dense weights summed in pieces of 256 rows, in steps of 128 to 384 tokens: a mode pads them its own way, and so has its
+ * own number of rows in the last piece and of empty pieces. */
+static void pieces(void **state) {
+    (void)state;
+    const char *const settings[] = {"train.seq_len=300", "train.grad_accum=2", "precision.experts=fp8", "precision.linears=fp8", NULL};
+    static const char *const modes[] = {"static", "dynamic", "nocompile"};
+    Run cpu, first = {0};
+    run(settings, "cpu", "nocompile", true, false, &cpu);
+    setenv("MOJIT_PIECES", "2", 1);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        Run r;
+        run(settings, "cuda", modes[i], false, true, &r);
+        assert_int_equal(r.profiles[MJ_OP_ADD_PIECES].launches, 4 * 2 * STEPS);
+        near(&cpu, &r, BLOCK, modes[i]);
+        if (i > 0) same_bits(&first, &r, modes[i]);
+        if (i == 0) first = r;
+        else free(r.weights);
+    }
+    unsetenv("MOJIT_PIECES");
+    free(first.weights);
+    free(cpu.weights);
+}
+
 /* Profiling times every op by events: no graph, and still no wait inside a step. */
 static void profile(void **state) {
     (void)state;
@@ -200,7 +223,7 @@ static void profile(void **state) {
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     const struct CMUnitTest tests[] = {cmocka_unit_test(bf16), cmocka_unit_test(fp8_experts_block), cmocka_unit_test(fp8_all_tensor),
-                                       cmocka_unit_test(many_orders), cmocka_unit_test(profile)};
+                                       cmocka_unit_test(many_orders), cmocka_unit_test(pieces), cmocka_unit_test(profile)};
     MjDeviceInfo info;
     MjError err = MJ_ERROR_INIT;
     if (mj_device_probe("cuda", NULL, &info, &err) != 0) {
