@@ -5,8 +5,8 @@
 #ifndef MJ_GEMM_WALK_SM90_CUH
 #define MJ_GEMM_WALK_SM90_CUH
 
-/* Tiles of 192 rows ran fastest on an H100 in bands of 4, those of 256 in bands of 8. */
-#define MJ_GEMM_BAND (BAND > 0 ? BAND : TILE_M == 192 ? 4 : 8)
+/* Tiles of 192 rows ran fastest on an H100 in bands of 4, but for weight gradients; those of 256 in bands of 8. */
+#define MJ_GEMM_BAND (BAND > 0 ? BAND : TILE_M == 192 && LAYOUT != MJ_GEMM_TN ? 4 : 8)
 
 struct MjGemmTile {
     int32_t row, row_end;   /* of A and C; row_end: of the group */
