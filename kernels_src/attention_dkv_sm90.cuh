@@ -28,7 +28,7 @@ MJ_FN void mj_produce_dkv(const MjAttentionBwdArgs *args, const MjBackwardMaps &
         const int32_t last = i0 + ROWS < TOKENS ? i0 + ROWS - 1 : TOKENS - 1;
         const int32_t end = mj_attention_end(args->pos, WINDOW, last, TOKENS - last > WINDOW ? last + WINDOW : TOKENS, last);
         mj_ptx_mbar_wait(m.own_empty(), (uint32_t)(round & 1) ^ 1u);
-        if (MJ_LANE == 0) {
+        if (mj_ptx_elect()) {
             *m.end = end;
             mj_ptx_mbar_arrive_expect(m.own_full(), MJ_DKV_TILES * MJ_TILE_BYTES(STEP));
 #pragma unroll
@@ -40,7 +40,7 @@ MJ_FN void mj_produce_dkv(const MjAttentionBwdArgs *args, const MjBackwardMaps &
         for (int32_t q0 = i0; q0 < end; q0 += STEP, ring.next()) {
             const uint32_t stage = m.stage(ring.slot), full = m.full(ring.slot);
             mj_ptx_mbar_wait(m.empty(ring.slot), ring.parity);
-            if (MJ_LANE == 0) {
+            if (mj_ptx_elect()) {
                 mj_ptx_mbar_expect(full, 2 * MJ_TILE_BYTES(STEP));
                 mj_tma_tile<STEP>(stage, &maps.q, full, head, q0);
                 mj_tma_tile<STEP>(stage + MJ_TILE_BYTES(STEP), &maps.dout, full, head, q0);

@@ -10,7 +10,7 @@
 /* A warp: its first lane loads, all fetch lse and low of the item's rows. Queries past the end see themselves: zeros. */
 MJ_FN void mj_load_queries(const MjAttentionBwdArgs *args, const MjBackwardMaps &maps, const MjBackward &m, int32_t head, int32_t i0)
 {
-    if (MJ_LANE == 0) {
+    if (mj_ptx_elect()) {
         mj_ptx_mbar_expect(m.own_full(), MJ_DQ_TILES * MJ_TILE_BYTES(STEP));
 #pragma unroll
         for (int g = 0; g < 2; g++) {
@@ -41,7 +41,7 @@ MJ_FN void mj_produce_dq(const MjAttentionBwdArgs *args, const MjBackwardMaps &m
         mj_load_queries(args, maps, m, head, i0);
         for (; j <= last; j++, ring.next()) {
             mj_ptx_mbar_wait(m.empty(ring.slot), ring.parity);
-            if (MJ_LANE != 0) continue;
+            if (!mj_ptx_elect()) continue;
             mj_ptx_mbar_arrive_expect(m.full(ring.slot), 2 * MJ_TILE_BYTES(STEP));
             mj_tma_tile<STEP>(m.stage(ring.slot), &maps.k, m.full(ring.slot), head, j * STEP);
             mj_tma_tile<STEP>(m.stage(ring.slot) + MJ_TILE_BYTES(STEP), &maps.v, m.full(ring.slot), head, j * STEP);

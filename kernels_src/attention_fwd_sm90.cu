@@ -261,7 +261,7 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     mj_grid_begin();
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
-        if (threadIdx.x == 0) {
+        if (threadIdx.x < 32 && mj_ptx_elect()) {
             mj_produce(args, maps, m, (int32_t)blockIdx.x, (int32_t)gridDim.x);
             mj_grid_loaded();
         }
