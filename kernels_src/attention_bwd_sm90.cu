@@ -14,7 +14,7 @@
 #include "attention_wgmma.cuh"
 
 /* The probabilities are computed again from lse, in each of the two passes; nothing is added atomically:
- *   p = exp(scale q.k - lse), dp = dout.v, ds = p (dp - delta), dq = scale sum ds k, dk = scale sum ds q, dv = sum p dout.
+ *   p = exp(scale q.k - lse), dp = dout.v, ds = p (scale dp - scale delta), dq = sum ds k, dk = sum ds q, dv = sum p dout.
  * An item is 128 rows of a head, 64 a warpgroup: queries for dq, keys for dk and dv. The other side streams by in steps of 64
  * rows. */
 #define STEP MJ_ATTENTION_SM90_BWD_STEP
@@ -28,7 +28,7 @@ struct MjBackwardMaps { /* boxes of (64, 1, STEP) */
 /* Addresses in shared memory. `own`: each warpgroup's own tiles (q, dout and out, or k and v); a stage is a pair of tiles. */
 struct MjBackward {
     uint32_t own, stages, out, bars; /* out: 16 rows of 64 columns a warp */
-    float *vectors; /* dk, dv: (STAGES, 3, STEP) -lse * log2(e), delta and low of a stage's queries; dq: (2, ROWS), no delta */
+    float *vectors; /* dk, dv: (STAGES, 3, STEP) -lse * log2(e), -delta * scale and low of a stage's queries; dq: (2, ROWS), no delta */
     int32_t *end;   /* the item's last query + 1 */
     __device__ __forceinline__ uint32_t stage(int32_t slot) const { return stages + slot * 2 * MJ_TILE_BYTES(STEP); }
     __device__ __forceinline__ uint32_t own_full() const { return bars; }
@@ -67,10 +67,10 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint
     return m;
 }
 
-/* The warpgroup's rows row.. of dq, dk or dv (part 0, 1 or 2 of dqkv), times `by`: 64 columns of a warp's 16 rows at a time through
+/* The warpgroup's rows row.. of dq, dk or dv (part 0, 1 or 2 of dqkv): 64 columns of a warp's 16 rows at a time through
  * shared memory, so that eight lanes write a row's 128 bytes. */
 MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjBackward &m, int32_t row, int32_t head, int32_t part,
-                         const float (&x)[HEAD_DIM / 2], float by)
+                         const float (&x)[HEAD_DIM / 2])
 {
     const uint32_t buffer = m.out + (MJ_WARP_INDEX - 4) * MJ_SLAB_BYTES(16);
     const int32_t low = MJ_LANE / 8, chunk = MJ_LANE % 8, n0 = row + MJ_WARP_INDEX % 4 * 16 + low;
@@ -82,8 +82,8 @@ MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjBackward &m, in
 #pragma unroll
         for (int f = 0; f < 8; f += 2) {
             const float *y = x + 32 * s + 4 * f;
-            const mj_u32 v[4] = {mj_ptx_cvt_bf16x2(y[0] * by, y[1] * by), mj_ptx_cvt_bf16x2(y[2] * by, y[3] * by),
-                                 mj_ptx_cvt_bf16x2(y[4] * by, y[5] * by), mj_ptx_cvt_bf16x2(y[6] * by, y[7] * by)};
+            const mj_u32 v[4] = {mj_ptx_cvt_bf16x2(y[0], y[1]), mj_ptx_cvt_bf16x2(y[2], y[3]), mj_ptx_cvt_bf16x2(y[4], y[5]),
+                                 mj_ptx_cvt_bf16x2(y[6], y[7])};
             mj_ptx_stmatrix_x4(buffer + MJ_LANE % 16 * 128 + (((f + MJ_LANE / 16) ^ (MJ_LANE % 8)) << 4), v);
         }
         __syncwarp();

@@ -5,14 +5,14 @@
 
 #define MJ_DKV_TILES MJ_ATTENTION_SM90_DKV_TILES
 
-/* lse, delta and low of a step's queries by a warp; queries from TOKENS on see nothing. */
+/* What a step's queries bring, by a warp; queries from TOKENS on see nothing. */
 MJ_FN void mj_load_vectors(const MjAttentionBwdArgs *args, float *to, int32_t head, int32_t q0)
 {
 #pragma unroll
     for (int i = MJ_LANE; i < STEP; i += 32) {
         const int32_t n = q0 + i, at = n < TOKENS ? n : TOKENS - 1;
         to[i] = -args->lse[(int64_t)head * TOKENS + at] * MJ_LOG2E;
-        to[STEP + i] = args->delta[(int64_t)head * TOKENS + at];
+        to[STEP + i] = -args->delta[(int64_t)head * TOKENS + at] * args->scale;
         ((int32_t *)to)[2 * STEP + i] = n < TOKENS ? mj_attention_low(args->pos, WINDOW, at) : NO_KEY;
     }
 }
@@ -61,15 +61,13 @@ MJ_FN void mj_key_weights(float (&s)[STEP / 2], const float *vector, int32_t key
         for (int e = 0; e < 4; e++) s[i + e] = mj_ptx_ex2(mj_fmaf(s[i + e], c, e % 2 == 0 ? shift.x : shift.y));
     }
     if (masked) {
+        const int32_t first = key - q0 - MJ_LANE % 4 * 2;
 #pragma unroll
         for (int i = 0; i < STEP / 2; i += 4) {
-            const int32_t column = i * 2 + MJ_LANE % 4 * 2;
-            const int2 low = *(const int2 *)(vector + 2 * STEP + column);
+            const int2 low = *(const int2 *)(vector + 2 * STEP + i * 2 + MJ_LANE % 4 * 2);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int32_t row = key + e / 2 * 8, hidden = (q0 + column + e % 2 < row) | ((e % 2 == 0 ? low.x : low.y) > row);
-                s[i + e] = hidden != 0 ? 0.0f : s[i + e];
-            }
+            for (int e = 0; e < 4; e++)
+                if ((i * 2 + e % 2 - e / 2 * 8 < first) | ((e % 2 == 0 ? low.x : low.y) > key + e / 2 * 8)) s[i + e] = 0.0f;
         }
     }
 }
@@ -87,8 +85,6 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         const int32_t first = own0 + MJ_WARP_INDEX % 4 * 16;
         mj_u32 p[STEP / 16][4], ds[STEP / 16][4];
         float dk[HEAD_DIM / 2], dv[HEAD_DIM / 2], s[STEP / 2], dp[STEP / 2];
-#pragma unroll
-        for (int i = 0; i < HEAD_DIM / 2; i++) dk[i] = dv[i] = 0.0f;
         mj_ptx_mbar_wait(m.own_full(), (uint32_t)round & 1u);
         const int32_t end = *m.end;
         int32_t q0 = i0, before = -1, held = 1;
@@ -124,12 +120,12 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             for (int i = 0; i < STEP / 2; i += 4) {
                 const float2 delta = *(const float2 *)(vector + STEP + i * 2 + MJ_LANE % 4 * 2);
 #pragma unroll
-                for (int e = 0; e < 4; e++) dp[i + e] = s[i + e] * (dp[i + e] - (e % 2 == 0 ? delta.x : delta.y));
+                for (int e = 0; e < 4; e++) dp[i + e] = s[i + e] * mj_fmaf(dp[i + e], args->scale, e % 2 == 0 ? delta.x : delta.y);
             }
             mj_fragments<STEP>(ds, dp);
             mj_ptx_wgmma_fence();
-            mj_wgmma_columns<STEP>(dv, p, stage + MJ_TILE_BYTES(STEP), 1);
-            mj_wgmma_columns<STEP>(dk, ds, stage, 1);
+            mj_wgmma_columns<STEP>(dv, p, stage + MJ_TILE_BYTES(STEP), before >= 0);
+            mj_wgmma_columns<STEP>(dk, ds, stage, before >= 0);
             mj_ptx_wgmma_commit();
             before = ring.slot;
         }
@@ -139,8 +135,8 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         if (held) mj_release(m.own_empty());
         if (before >= 0) mj_release(m.empty(before));
         mj_pass(m, ring, q0, end, STEP);
-        mj_store_rows(args, m, own0, head, 1, dk, args->scale);
-        mj_store_rows(args, m, own0, head, 2, dv, 1.0f);
+        mj_store_rows(args, m, own0, head, 1, dk);
+        mj_store_rows(args, m, own0, head, 2, dv);
     }
 }
 

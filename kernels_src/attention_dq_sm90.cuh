@@ -58,56 +58,62 @@ MJ_FN void mj_load_fragment(mj_u32 (&a)[4], uint32_t tile, int32_t k)
 
 struct MjQueryRows { /* of a thread; see MJ_LANE / 4 and + 8 */
     int32_t row[2], low[2];
-    float shift[2], delta[2]; /* shift: -lse * log2(e) */
+    float shift[2], delta[2]; /* -lse * log2(e), -delta * scale */
 };
 
-MJ_FN float mj_dot_pair(mj_u32 a, mj_u32 b, float sum)
+/* delta = out . dout of a thread's two rows: the diagonals of products of the warp's own 16 rows. */
+MJ_FN void mj_delta(uint32_t out_tile, uint32_t dout_tile, float (&delta)[2])
 {
-    sum = mj_fmaf(mj_bits_f32(a << 16), mj_bits_f32(b << 16), sum);
-    return mj_fmaf(mj_bits_f32(a & 0xffff0000u), mj_bits_f32(b & 0xffff0000u), sum);
+    float upper[4] = {0.0f, 0.0f, 0.0f, 0.0f}, lower[4] = {0.0f, 0.0f, 0.0f, 0.0f}; /* all 16 rows by the first 8, by the last 8 */
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++) {
+        mj_u32 out[4], dout[4];
+        mj_load_fragment(out, out_tile, k);
+        mj_load_fragment(dout, dout_tile, k);
+        const mj_u32 first[2] = {dout[0], dout[2]}, last[2] = {dout[1], dout[3]};
+        mj_ptx_mma_bf16(upper, out, first);
+        mj_ptx_mma_bf16(lower, out, last);
+    }
+    const bool odd = MJ_LANE / 4 % 2 != 0; /* row r's diagonal is in lane 4 r + r / 2 */
+    delta[0] = __shfl_sync(0xffffffffu, odd ? upper[1] : upper[0], MJ_LANE / 4 * 4 + MJ_LANE / 8);
+    delta[1] = __shfl_sync(0xffffffffu, odd ? lower[3] : lower[2], MJ_LANE / 4 * 4 + MJ_LANE / 8);
 }
 
-/* The item's rows from shared memory, and delta = out . dout, which the other kernel is left too. */
+/* The item's rows from shared memory, and delta, which the other kernel is left too. */
 MJ_FN void mj_query_rows(const MjAttentionBwdArgs *args, const MjBackward &m, uint32_t own, int32_t head, int32_t i0, int32_t group,
                          MjQueryRows &r)
 {
-    r.delta[0] = r.delta[1] = 0.0f;
-#pragma unroll
-    for (int k = 0; k < HEAD_DIM / 16; k++) {
-        mj_u32 dout[4], out[4];
-        mj_load_fragment(dout, own + MJ_TILE_BYTES(STEP), k);
-        mj_load_fragment(out, own + 2 * MJ_TILE_BYTES(STEP), k);
-#pragma unroll
-        for (int i = 0; i < 4; i++) r.delta[i % 2] = mj_dot_pair(out[i], dout[i], r.delta[i % 2]);
-    }
+    float delta[2];
+    mj_delta(own + 2 * MJ_TILE_BYTES(STEP), own + MJ_TILE_BYTES(STEP), delta);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int32_t at = group * STEP + MJ_WARP_INDEX % 4 * 16 + MJ_LANE / 4 + 8 * h, n = i0 + at;
         r.row[h] = n;
         r.shift[h] = m.vectors[at];
         r.low[h] = ((const int32_t *)m.vectors)[ROWS + at];
-        r.delta[h] = mj_quad_sum(r.delta[h]);
-        if (MJ_LANE % 4 == 0 && n < TOKENS) args->delta[(int64_t)head * TOKENS + n] = r.delta[h];
+        r.delta[h] = -delta[h] * args->scale;
+        if (MJ_LANE % 4 == 0 && n < TOKENS) args->delta[(int64_t)head * TOKENS + n] = delta[h];
     }
 }
 
 /* dp becomes ds; s and dp are products that may still be in flight, dp's group the last. */
-MJ_FN void mj_query_gradient(const MjQueryRows &r, float (&s)[STEP / 2], float (&dp)[STEP / 2], int32_t j0, float c, bool masked)
+MJ_FN void mj_query_gradient(const MjQueryRows &r, float (&s)[STEP / 2], float (&dp)[STEP / 2], int32_t j0, float c, float scale, bool masked)
 {
 #pragma unroll
     for (int i = 0; i < STEP / 2; i++) s[i] = mj_ptx_ex2(mj_fmaf(s[i], c, r.shift[i / 2 % 2]));
     if (masked) {
+        const int32_t at = j0 + MJ_LANE % 4 * 2, low[2] = {r.low[0] - at, r.low[1] - at}, row[2] = {r.row[0] - at, r.row[1] - at};
 #pragma unroll
         for (int i = 0; i < STEP / 2; i++) {
-            const int32_t j = j0 + i / 4 * 8 + MJ_LANE % 4 * 2 + i % 2, h = i / 2 % 2;
-            if (j > r.row[h] || j < r.low[h]) s[i] = 0.0f;
+            const int32_t column = i / 4 * 8 + i % 2, h = i / 2 % 2;
+            if ((column < low[h]) | (column > row[h])) s[i] = 0.0f;
         }
     }
     mj_ptx_wgmma_pin(s); /* or the compiler waits first */
     mj_ptx_wgmma_wait<0>();
     mj_ptx_wgmma_pin(dp);
 #pragma unroll
-    for (int i = 0; i < STEP / 2; i++) dp[i] = s[i] * (dp[i] - r.delta[i / 2 % 2]);
+    for (int i = 0; i < STEP / 2; i++) dp[i] = s[i] * mj_fmaf(dp[i], scale, r.delta[i / 2 % 2]);
 }
 
 MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
@@ -124,8 +130,6 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         MjQueryRows r;
         mj_u32 p[STEP / 16][4];
         float dq[HEAD_DIM / 2], s[STEP / 2], dp[STEP / 2];
-#pragma unroll
-        for (int i = 0; i < HEAD_DIM / 2; i++) dq[i] = 0.0f;
         mj_ptx_mbar_wait(m.own_full(), (uint32_t)round & 1u);
         mj_query_rows(args, m, own, head, i0, group, r);
         int32_t j = ((const int32_t *)m.vectors)[ROWS] / STEP, before = -1;
@@ -141,11 +145,11 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_wait<1>();
             mj_ptx_wgmma_pin(s);
             if (before >= 0) mj_release(m.empty(before));
-            mj_query_gradient(r, s, dp, j * STEP, c, j * STEP < most || j * STEP + STEP - 1 > first);
+            mj_query_gradient(r, s, dp, j * STEP, c, args->scale, j * STEP < most || j * STEP + STEP - 1 > first);
             if (j == stop) mj_release(m.own_empty()); /* the next item's rows may come */
             mj_fragments<STEP>(p, dp);
             mj_ptx_wgmma_fence();
-            mj_wgmma_columns<STEP>(dq, p, m.stage(ring.slot), 1);
+            mj_wgmma_columns<STEP>(dq, p, m.stage(ring.slot), before >= 0);
             mj_ptx_wgmma_commit();
             before = ring.slot;
         }
@@ -153,7 +157,7 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         mj_ptx_wgmma_pin(dq);
         mj_release(m.empty(before));
         mj_pass(m, ring, j, last + 1, 1);
-        mj_store_rows(args, m, own0, head, 0, dq, args->scale);
+        mj_store_rows(args, m, own0, head, 0, dq);
     }
 }
 

@@ -100,10 +100,11 @@ MJ_FN void mj_rows_of(const MjAttentionFwdArgs *args, int32_t i0, int32_t own, c
 MJ_FN void mj_softmax(MjRows &r, float (&s)[KEYS / 2], float (&alpha)[2], int32_t j0, float c, bool masked)
 {
     if (masked) {
+        const int32_t at = j0 + MJ_LANE % 4 * 2, low[2] = {r.low[0] - at, r.low[1] - at}, row[2] = {r.row[0] - at, r.row[1] - at};
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++) {
-            const int32_t j = j0 + i / 4 * 8 + MJ_LANE % 4 * 2 + i % 2, h = i / 2 % 2;
-            if ((j < r.low[h]) | (j > r.row[h])) s[i] = mj_bits_f32(0xff800000u);
+            const int32_t column = i / 4 * 8 + i % 2, h = i / 2 % 2;
+            if ((column < low[h]) | (column > row[h])) s[i] = mj_bits_f32(0xff800000u);
         }
     }
 #pragma unroll
@@ -139,7 +140,7 @@ MJ_FN void mj_finish(const MjAttentionFwdArgs *args, const MjTensorMap *map, uin
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const float sum = mj_quad_sum(r.sum[h]);
-        inverse[h] = 1.0f / sum;
+        inverse[h] = mj_ptx_rcp(sum);
         if (MJ_LANE % 4 == 0 && r.row[h] < TOKENS)
             args->lse[(int64_t)head * TOKENS + r.row[h]] = (r.most[h] * c + mj_ptx_lg2(sum)) * MJ_LN2;
     }
@@ -192,8 +193,6 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
         mj_ptx_wgmma_fence();
         mj_wgmma_rows<ROWS, KEYS>(s, q, m.key(key.slot));
         mj_ptx_wgmma_commit();
-#pragma unroll
-        for (int i = 0; i < HEAD_DIM / 2; i++) o[i] = 0.0f;
         mj_ptx_wgmma_wait<0>();
         for (int32_t j = diagonal;; j--) { /* the scores of tile j are there, the values of tile j + 1 are on their way */
             mj_ptx_wgmma_pin(s);
@@ -218,13 +217,13 @@ MJ_FN void mj_consume(const MjAttentionFwdArgs *args, const MjForwardMaps &maps,
             mj_wgmma_rows<ROWS, KEYS>(s, q, m.key(key.slot));
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_fence();
-            mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), 1);
+            mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), j < diagonal);
             mj_ptx_wgmma_commit();
             mj_ptx_bar_arrive(2 - group, MJ_MATH_THREADS);
             mj_ptx_wgmma_wait<1>();
         }
         mj_ptx_wgmma_fence();
-        mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), 1);
+        mj_wgmma_columns<KEYS>(o, p, m.value(value.slot), first < diagonal);
         mj_ptx_wgmma_commit();
         mj_ptx_wgmma_wait<0>();
         mj_ptx_wgmma_pin(o);
