@@ -1,4 +1,6 @@
 /* Attention on a cuda device: tiles, grids and shared memory of its templates. Owns nothing of the mathematics. */
+#include <string.h>
+
 #include "kernels_src/attention_tile.h"
 #include "ops/attention_cost.h"
 #include "ops/op_row.h"
@@ -55,43 +57,56 @@ static int bwd_sm80_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     return check_shared(g, r, info, a->head_dim, err);
 }
 
-/* What a score costs, by the templates' code; rates of mma.sync were not measured. Backward reads q, k, v and dout twice. */
-static const MjAttentionModel fwd_model = {.products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4, .once_bytes = 8};
-static const MjAttentionModel bwd_model = {.products = 7, .exponentials = 2, .operations = 10, .streamed = 4, .own_bytes = 22, .once_bytes = 30};
-
 static int32_t value_of(const MjTemplate *t, const int32_t *values, const char *name) { return values[mj_template_param(t, name)]; }
 
-static MjAttentionSize fwd_size(const MjAttentionFwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window, a->longest}; }
-static MjAttentionSize bwd_size(const MjAttentionBwdArgs *a) { return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window, a->longest}; }
-
-static void sm80_cost(MjAttentionModel m, int32_t step, const MjTemplate *t, const MjCard *card, MjAttentionSize size,
-                      const int32_t *values, const MjOpGeometry *g, MjTileCost *out)
+static MjAttentionSize fwd_size(const void *args)
 {
-    m.warps = value_of(t, values, "WARPS");
-    m.rows = MJ_ATTENTION_MMA_ROWS(m.warps);
-    m.step = step;
-    m.order = -1;
-    m.rate = 0.6;
-    m.hidden = 0.5;
-    m.in_use = 1;
-    m.most_resident = 2;
-    mj_attention_cost(&m, card, &size, 2, g, out);
+    const MjAttentionFwdArgs *a = args;
+    return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window, a->longest};
 }
-static void fwd_sm80_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
-                          MjTileCost *out)
+static MjAttentionSize bwd_size(const void *args)
 {
-    sm80_cost(fwd_model, MJ_ATTENTION_MMA_KEYS, t, card, fwd_size(args), values, g, out);
-}
-static void bwd_sm80_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
-                          MjTileCost *out)
-{
-    MjOpGeometry matrices = *g; /* the first kernel is delta: not its block */
-    matrices.block = 32 * (uint32_t)value_of(t, values, "WARPS");
-    sm80_cost(bwd_model, MJ_ATTENTION_MMA_STEP, t, card, bwd_size(args), values, &matrices, out);
+    const MjAttentionBwdArgs *a = args;
+    return (MjAttentionSize){a->tokens, a->heads, a->head_dim, a->window, a->longest};
 }
 
-const MjOpMatrix mj_attention_fwd_sm80 = {.tmpl = "attention_fwd_sm80", .cost = fwd_sm80_cost, .geometry = fwd_sm80_geometry};
-const MjOpMatrix mj_attention_bwd_sm80 = {.tmpl = "attention_bwd_sm80", .cost = bwd_sm80_cost, .geometry = bwd_sm80_geometry};
+/* What a score costs, by the templates' code. Backward reads q, k, v and dout twice. `hidden` and `contended` of sm_90a are fitted to
+ * ten forward times on an H100 and to eight backward (docs/performance.md); rates of mma.sync were not measured. mirrored: what the
+ * model has no reason for: where both orders share work and memory alike, this one took 2 % longer. */
+static const struct Cost {
+    const char *tmpl;
+    MjAttentionSize (*size)(const void *args);
+    double mirrored;
+    MjAttentionModel model; /* warps, rows and order: from the tuning values */
+} costs[] = {
+    {"attention_fwd_sm80", fwd_size, 1.0, {.step = MJ_ATTENTION_MMA_KEYS, .products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4,
+      .once_bytes = 8, .rate = 0.6, .hidden = 0.5, .in_use = 1, .most_resident = 2}},
+    {"attention_bwd_sm80", bwd_size, 1.0, {.step = MJ_ATTENTION_MMA_STEP, .products = 7, .exponentials = 2, .operations = 10, .streamed = 4, .own_bytes = 22,
+      .once_bytes = 30, .rate = 0.6, .hidden = 0.5, .in_use = 1, .most_resident = 2}},
+    {"attention_fwd_sm90", fwd_size, 1.0, {.step = MJ_ATTENTION_SM90_FWD_KEYS, .products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4,
+      .once_bytes = 8, .rate = 1.0, .hidden = 0.43, .in_use = 1, .most_resident = 1}},
+    {"attention_bwd_sm90", bwd_size, 1.015, {.step = MJ_ATTENTION_SM90_BWD_STEP, .products = 7, .exponentials = 2, .operations = 10, .streamed = 4,
+      .own_bytes = 22, .once_bytes = 30, .rate = 1.0, .hidden = 0.28, .contended = 0.1, .in_use = 2, .most_resident = 1}},
+};
+
+static void attention_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g, MjTileCost *out)
+{
+    const struct Cost *cost = costs;
+    while (strcmp(cost->tmpl, t->name) != 0) cost++;
+    const MjAttentionSize size = cost->size(args);
+    const bool persistent = mj_template_param(t, "ORDER") >= 0;
+    MjAttentionModel m = cost->model;
+    m.order = persistent ? value_of(t, values, "ORDER") : -1;
+    m.warps = persistent ? MJ_ATTENTION_SM90_FWD_ROWS / 16 : value_of(t, values, "WARPS");
+    m.rows = 16 * m.warps;
+    MjOpGeometry matrices = *g; /* the first kernel of backward with mma.sync is delta: not its block */
+    if (!persistent) matrices.block = 32 * (uint32_t)m.warps;
+    mj_attention_cost(&m, card, &size, persistent ? value_of(t, values, "STAGES") : 2, &matrices, out);
+    if (m.order == MJ_ATTENTION_MIRRORED) out->seconds *= cost->mirrored;
+}
+
+const MjOpMatrix mj_attention_fwd_sm80 = {.tmpl = "attention_fwd_sm80", .cost = attention_cost, .geometry = fwd_sm80_geometry};
+const MjOpMatrix mj_attention_bwd_sm80 = {.tmpl = "attention_bwd_sm80", .cost = attention_cost, .geometry = bwd_sm80_geometry};
 
 /* ---- TMA and wgmma, sm_90a ------------------------------------------------------------------------------------------- */
 
@@ -148,38 +163,5 @@ static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     return check_shared(g, r, info, d, err);
 }
 
-/* `hidden` and `contended` are fitted to ten forward times on an H100 and to eight backward (docs/performance.md). */
-static void sm90_cost(MjAttentionModel m, const MjTemplate *t, const MjCard *card, MjAttentionSize size, const int32_t *values,
-                      const MjOpGeometry *g, MjTileCost *out)
-{
-    m.rows = MJ_ATTENTION_SM90_FWD_ROWS;
-    m.order = value_of(t, values, "ORDER");
-    m.warps = 8;
-    m.rate = 1.0;
-    m.most_resident = 1;
-    mj_attention_cost(&m, card, &size, value_of(t, values, "STAGES"), g, out);
-}
-static void fwd_sm90_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
-                          MjTileCost *out)
-{
-    MjAttentionModel m = fwd_model;
-    m.step = MJ_ATTENTION_SM90_FWD_KEYS;
-    m.hidden = 0.43;
-    m.in_use = 1;
-    sm90_cost(m, t, card, fwd_size(args), values, g, out);
-}
-static void bwd_sm90_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g,
-                          MjTileCost *out)
-{
-    MjAttentionModel m = bwd_model;
-    m.step = MJ_ATTENTION_SM90_BWD_STEP;
-    m.hidden = 0.28;
-    m.contended = 0.1;
-    m.in_use = 2;
-    sm90_cost(m, t, card, bwd_size(args), values, g, out);
-    /* What the model has no reason for: where both orders share work and memory alike, this one took 2 % longer. */
-    if (value_of(t, values, "ORDER") == MJ_ATTENTION_MIRRORED) out->seconds *= 1.015;
-}
-
-const MjOpMatrix mj_attention_fwd_sm90 = {.tmpl = "attention_fwd_sm90", .cost = fwd_sm90_cost, .geometry = fwd_sm90_geometry};
-const MjOpMatrix mj_attention_bwd_sm90 = {.tmpl = "attention_bwd_sm90", .cost = bwd_sm90_cost, .geometry = bwd_sm90_geometry};
+const MjOpMatrix mj_attention_fwd_sm90 = {.tmpl = "attention_fwd_sm90", .cost = attention_cost, .geometry = fwd_sm90_geometry};
+const MjOpMatrix mj_attention_bwd_sm90 = {.tmpl = "attention_bwd_sm90", .cost = attention_cost, .geometry = bwd_sm90_geometry};
