@@ -21,11 +21,11 @@
 #define ROWS (2 * STEP)
 #define NO_KEY 0x7fffffff
 
-struct MjBackwardMaps { /* boxes of (64, 1, STEP) */
+struct MjBackwardMaps { /* boxes of (64, 1, ROWS) of an item's own rows, of (64, 1, STEP) of what streams by */
     MjTensorMap q, k, v, dout, out;
 };
 
-/* Addresses in shared memory. `own`: each warpgroup's own tiles (q, dout and out, or k and v); a stage is a pair of tiles. */
+/* Addresses in shared memory. `own`: tiles of ROWS rows (q, dout and out, or k and v); a stage is a pair of tiles of STEP. */
 struct MjBackward {
     uint32_t own, stages, out, bars; /* out: 16 rows of 64 columns a warp */
     float *vectors; /* dk, dv: (STAGES, 3, STEP) -lse * log2(e), -delta * scale and low of a stage's queries; dq: (2, ROWS), no delta */
@@ -47,7 +47,7 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint
     const uint32_t start = mj_ptx_shared(mj_dynamic_shared), base = (start + 1023u) & ~1023u;
     MjBackward m;
     m.own = base;
-    m.stages = m.own + own_tiles * MJ_TILE_BYTES(STEP);
+    m.stages = m.own + own_tiles * MJ_TILE_BYTES(ROWS);
     m.out = m.stages + STAGES * 2 * MJ_TILE_BYTES(STEP);
     const uint32_t vectors = m.out + MJ_MATH_THREADS / 32 * MJ_SLAB_BYTES(16);
     m.vectors = (float *)(mj_dynamic_shared + (vectors - start));

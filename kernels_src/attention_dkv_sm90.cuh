@@ -30,12 +30,9 @@ MJ_FN void mj_produce_dkv(const MjAttentionBwdArgs *args, const MjBackwardMaps &
         mj_ptx_mbar_wait(m.own_empty(), (uint32_t)(round & 1) ^ 1u);
         if (mj_ptx_elect()) {
             *m.end = end;
-            mj_ptx_mbar_arrive_expect(m.own_full(), MJ_DKV_TILES * MJ_TILE_BYTES(STEP));
-#pragma unroll
-            for (int g = 0; g < 2; g++) {
-                mj_tma_tile<STEP>(m.own + 2 * g * MJ_TILE_BYTES(STEP), &maps.k, m.own_full(), head, i0 + g * STEP);
-                mj_tma_tile<STEP>(m.own + (2 * g + 1) * MJ_TILE_BYTES(STEP), &maps.v, m.own_full(), head, i0 + g * STEP);
-            }
+            mj_ptx_mbar_arrive_expect(m.own_full(), MJ_DKV_TILES * MJ_TILE_BYTES(ROWS));
+            mj_tma_tile<ROWS>(m.own, &maps.k, m.own_full(), head, i0);
+            mj_tma_tile<ROWS>(m.own + MJ_TILE_BYTES(ROWS), &maps.v, m.own_full(), head, i0);
         }
         for (int32_t q0 = i0; q0 < end; q0 += STEP, ring.next()) {
             const uint32_t stage = m.stage(ring.slot), full = m.full(ring.slot);
@@ -75,7 +72,7 @@ MJ_FN void mj_key_weights(float (&s)[STEP / 2], const float *vector, int32_t key
 MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
 {
     const int32_t group = mj_math_group();
-    const uint32_t own = m.own + 2 * group * MJ_TILE_BYTES(STEP);
+    const uint32_t own = m.own + group * MJ_SLAB_BYTES(STEP);
     const float c = args->scale * MJ_LOG2E;
     MjRing<STAGES> ring = {0, 0};
     int32_t item;
@@ -96,14 +93,14 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
             if (lows[0] >= own0 + STEP) break;
             mj_ptx_wgmma_fence();
-            mj_wgmma_rows<STEP, STEP>(s, own, stage);
+            mj_wgmma_rows<ROWS, STEP>(s, own, stage);
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_wait<1>(); /* the registers of p and ds are free: room for dp */
             mj_ptx_wgmma_pin(dk);
             mj_ptx_wgmma_pin(dv);
             if (before >= 0) mj_release(m.empty(before));
             mj_ptx_wgmma_fence();
-            mj_wgmma_rows<STEP, STEP>(dp, own + MJ_TILE_BYTES(STEP), stage + MJ_TILE_BYTES(STEP));
+            mj_wgmma_rows<ROWS, STEP>(dp, own + MJ_TILE_BYTES(ROWS), stage + MJ_TILE_BYTES(STEP));
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_wait<1>();
             mj_ptx_wgmma_pin(s);

@@ -11,14 +11,10 @@
 MJ_FN void mj_load_queries(const MjAttentionBwdArgs *args, const MjBackwardMaps &maps, const MjBackward &m, int32_t head, int32_t i0)
 {
     if (mj_ptx_elect()) {
-        mj_ptx_mbar_expect(m.own_full(), MJ_DQ_TILES * MJ_TILE_BYTES(STEP));
-#pragma unroll
-        for (int g = 0; g < 2; g++) {
-            const uint32_t own = m.own + g * MJ_DQ_TILES / 2 * MJ_TILE_BYTES(STEP);
-            mj_tma_tile<STEP>(own, &maps.q, m.own_full(), head, i0 + g * STEP);
-            mj_tma_tile<STEP>(own + MJ_TILE_BYTES(STEP), &maps.dout, m.own_full(), head, i0 + g * STEP);
-            mj_tma_tile<STEP>(own + 2 * MJ_TILE_BYTES(STEP), &maps.out, m.own_full(), head, i0 + g * STEP);
-        }
+        mj_ptx_mbar_expect(m.own_full(), MJ_DQ_TILES * MJ_TILE_BYTES(ROWS));
+        mj_tma_tile<ROWS>(m.own, &maps.q, m.own_full(), head, i0);
+        mj_tma_tile<ROWS>(m.own + MJ_TILE_BYTES(ROWS), &maps.dout, m.own_full(), head, i0);
+        mj_tma_tile<ROWS>(m.own + 2 * MJ_TILE_BYTES(ROWS), &maps.out, m.own_full(), head, i0);
     }
     for (int i = MJ_LANE; i < ROWS; i += 32) {
         const int32_t n = i0 + i, at = n < TOKENS ? n : TOKENS - 1;
@@ -53,7 +49,7 @@ MJ_FN void mj_produce_dq(const MjAttentionBwdArgs *args, const MjBackwardMaps &m
 MJ_FN void mj_load_fragment(mj_u32 (&a)[4], uint32_t tile, int32_t k)
 {
     const int32_t row = MJ_WARP_INDEX % 4 * 16 + MJ_LANE % 16, chunk = k % 4 * 2 + MJ_LANE / 16;
-    mj_ptx_ldmatrix_x4(a, tile + k / 4 * MJ_SLAB_BYTES(STEP) + row * 128 + ((chunk ^ (row & 7)) << 4));
+    mj_ptx_ldmatrix_x4(a, tile + k / 4 * MJ_SLAB_BYTES(ROWS) + row * 128 + ((chunk ^ (row & 7)) << 4));
 }
 
 struct MjQueryRows { /* of a thread; see MJ_LANE / 4 and + 8 */
@@ -84,7 +80,7 @@ MJ_FN void mj_query_rows(const MjAttentionBwdArgs *args, const MjBackward &m, ui
                          MjQueryRows &r)
 {
     float delta[2];
-    mj_delta(own + 2 * MJ_TILE_BYTES(STEP), own + MJ_TILE_BYTES(STEP), delta);
+    mj_delta(own + 2 * MJ_TILE_BYTES(ROWS), own + MJ_TILE_BYTES(ROWS), delta);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int32_t at = group * STEP + MJ_WARP_INDEX % 4 * 16 + MJ_LANE / 4 + 8 * h, n = i0 + at;
@@ -119,7 +115,7 @@ MJ_FN void mj_query_gradient(const MjQueryRows &r, float (&s)[STEP / 2], float (
 MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
 {
     const int32_t group = mj_math_group();
-    const uint32_t own = m.own + group * MJ_DQ_TILES / 2 * MJ_TILE_BYTES(STEP);
+    const uint32_t own = m.own + group * MJ_SLAB_BYTES(STEP);
     const float c = args->scale * MJ_LOG2E;
     MjRing<STAGES> ring = {0, 0};
     int32_t item;
@@ -138,9 +134,9 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         for (; j <= stop; j++, ring.next()) {
             mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
             mj_ptx_wgmma_fence();
-            mj_wgmma_rows<STEP, STEP>(s, own, m.stage(ring.slot)); /* not from registers: see ptx_product.cuh */
+            mj_wgmma_rows<ROWS, STEP>(s, own, m.stage(ring.slot)); /* not from registers: see ptx_product.cuh */
             mj_ptx_wgmma_commit();
-            mj_wgmma_rows<STEP, STEP>(dp, own + MJ_TILE_BYTES(STEP), m.stage(ring.slot) + MJ_TILE_BYTES(STEP));
+            mj_wgmma_rows<ROWS, STEP>(dp, own + MJ_TILE_BYTES(ROWS), m.stage(ring.slot) + MJ_TILE_BYTES(STEP));
             mj_ptx_wgmma_commit();
             mj_ptx_wgmma_wait<1>();
             mj_ptx_wgmma_pin(s);

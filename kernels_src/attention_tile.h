@@ -30,13 +30,13 @@
 #define MJ_ATTENTION_SM90_FWD_BYTES(stages, dim)                                                                         \
     ((2 * MJ_ATTENTION_SM90_FWD_ROWS + 2 * (stages) * MJ_ATTENTION_SM90_FWD_KEYS) * (dim) * 2 + 16 + 32 * (stages) + 1024)
 
-#define MJ_ATTENTION_SM90_BWD_STEP 64 /* rows of a warpgroup's own tiles and of those that stream by */
-#define MJ_ATTENTION_SM90_DQ_TILES 6  /* of the block's own rows: q, dout, out of each warpgroup */
-#define MJ_ATTENTION_SM90_DKV_TILES 4 /* k, v */
+#define MJ_ATTENTION_SM90_BWD_STEP 64 /* a warpgroup's own rows, and rows of a tile that streams by */
+#define MJ_ATTENTION_SM90_DQ_TILES 3  /* of the block's own rows: q, dout, out */
+#define MJ_ATTENTION_SM90_DKV_TILES 2 /* k, v */
 /* Own tiles, the stages of two tiles, 16 rows of 64 columns a warp for what is written, a stage's vectors, barriers and a word; and
  * the room to start at a multiple of 1024 */
 #define MJ_ATTENTION_SM90_BWD_BYTES(own_tiles, stages, dim)                                                              \
-    (((own_tiles) + 2 * (stages)) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 + 8 * 16 * 128 +                              \
+    ((2 * (own_tiles) + 2 * (stages)) * MJ_ATTENTION_SM90_BWD_STEP * (dim) * 2 + 8 * 16 * 128 +                              \
      (stages) * (3 * 4 * MJ_ATTENTION_SM90_BWD_STEP + 16) + 32 + 1024)
 
 /* The order of work (parameter ORDER): which items (a tile of a head) a block takes, and when. A matter of speed alone.

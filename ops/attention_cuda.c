@@ -155,11 +155,12 @@ static int bwd_sm90_geometry(const MjLaunchRecord *r, int kernel, const MjDevice
     g->grid = persistent_blocks((int64_t)MJ_CEIL(n, 2 * step) * h, info);
     g->shared_bytes =
         (size_t)MJ_ATTENTION_SM90_BWD_BYTES(kernel == 0 ? MJ_ATTENTION_SM90_DQ_TILES : MJ_ATTENTION_SM90_DKV_TILES, tuned(r, "STAGES"), d);
-    head_map(g, "q", a->q, row, n, h, d, step);
-    head_map(g, "k", a->k, row, n, h, d, step);
-    head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, step);
-    head_map(g, "dout", a->dout, row, n, h, d, step);
-    head_map(g, "out", a->out, row, n, h, d, step);
+    const uint32_t queries = kernel == 0 ? 2 * step : step, keys = kernel == 0 ? step : 2 * step; /* of a box: own rows, or a step's */
+    head_map(g, "q", a->q, row, n, h, d, queries);
+    head_map(g, "k", a->k, row, n, h, d, keys);
+    head_map(g, "v", a->qkv + 2 * row, 3 * row, n, h, d, keys);
+    head_map(g, "dout", a->dout, row, n, h, d, queries);
+    head_map(g, "out", a->out, row, n, h, d, queries);
     return check_shared(g, r, info, d, err);
 }
 
