@@ -41,8 +41,9 @@ struct MjBackward {
 #define MJ_ITEMS (MJ_TILES * HEADS)
 #define MJ_PLACE(item) mj_place(item, MJ_TILES, HEADS)
 
-/* Threads that arrive when own tiles, a stage are loaded: those that write vectors beside them, or the one that copies. */
-MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint32_t stage_arrivals)
+/* Threads that arrive when own tiles, a stage are loaded: those that write vectors beside them, or the one that copies. When they
+ * may be overwritten: every thread that reads vectors (racecheck follows none but an arriving one), or one of each warp. */
+MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint32_t stage_arrivals, uint32_t stage_readers)
 {
     const uint32_t start = mj_ptx_shared(mj_dynamic_shared), base = (start + 1023u) & ~1023u;
     MjBackward m;
@@ -55,10 +56,10 @@ MJ_FN MjBackward mj_backward_init(int32_t own_tiles, uint32_t own_arrivals, uint
     m.end = (int32_t *)(mj_dynamic_shared + (m.bars - start) + 16 + 16 * STAGES);
     if (threadIdx.x == 0) {
         mj_ptx_mbar_init(m.own_full(), own_arrivals);
-        mj_ptx_mbar_init(m.own_empty(), MJ_MATH_THREADS / 32);
+        mj_ptx_mbar_init(m.own_empty(), MJ_MATH_THREADS);
         for (int s = 0; s < STAGES; s++) {
             mj_ptx_mbar_init(m.full(s), stage_arrivals);
-            mj_ptx_mbar_init(m.empty(s), MJ_MATH_THREADS / 32);
+            mj_ptx_mbar_init(m.empty(s), stage_readers);
         }
         mj_ptx_fence_mbar_init();
     }
@@ -93,22 +94,13 @@ MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjBackward &m, in
     }
 }
 
-/* Steps that have nothing for this warpgroup. */
-MJ_FN void mj_pass(const MjBackward &m, MjRing<STAGES> &ring, int32_t &at, int32_t to, int32_t step)
-{
-    for (; at < to; at += step, ring.next()) {
-        mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
-        mj_release(m.empty(ring.slot));
-    }
-}
-
 #include "attention_dq_sm90.cuh"
 #include "attention_dkv_sm90.cuh"
 
 extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     attention_bwd_dq_sm90(const __grid_constant__ MjAttentionBwdArgs mj_args, const __grid_constant__ MjBackwardMaps maps)
 {
-    const MjBackward m = mj_backward_init(MJ_DQ_TILES, 32, 1);
+    const MjBackward m = mj_backward_init(MJ_DQ_TILES, 32, 1, MJ_MATH_THREADS / 32);
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
         if (threadIdx.x < 32) {
@@ -124,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
 extern "C" __global__ void __launch_bounds__(MJ_ATTENTION_SM90_THREADS, 1)
     attention_bwd_dkv_sm90(const __grid_constant__ MjAttentionBwdArgs mj_args, const __grid_constant__ MjBackwardMaps maps)
 {
-    const MjBackward m = mj_backward_init(MJ_DKV_TILES, 1, 32);
+    const MjBackward m = mj_backward_init(MJ_DKV_TILES, 1, 32, MJ_MATH_THREADS);
     if (threadIdx.x < 128) {
         mj_ptx_setmaxnreg_dec<24>();
         if (threadIdx.x < 32) {

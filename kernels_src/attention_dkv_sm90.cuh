@@ -69,6 +69,15 @@ MJ_FN void mj_key_weights(float (&s)[STEP / 2], const float *vector, int32_t key
     }
 }
 
+/* Steps that have nothing for this warpgroup. */
+MJ_FN void mj_pass(const MjBackward &m, MjRing<STAGES> &ring, int32_t &q0, int32_t to)
+{
+    for (; q0 < to; q0 += STEP, ring.next()) {
+        mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
+        mj_ptx_mbar_arrive(m.empty(ring.slot));
+    }
+}
+
 MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
 {
     const int32_t group = mj_math_group();
@@ -85,7 +94,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         mj_ptx_mbar_wait(m.own_full(), (uint32_t)round & 1u);
         const int32_t end = *m.end;
         int32_t q0 = i0, before = -1, held = 1;
-        mj_pass(m, ring, q0, own0 < end ? own0 : end, STEP);
+        mj_pass(m, ring, q0, own0 < end ? own0 : end);
         for (; q0 < end; q0 += STEP, ring.next()) {
             const uint32_t stage = m.stage(ring.slot);
             const float *vector = m.vectors + ring.slot * 3 * STEP;
@@ -98,7 +107,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_wait<1>(); /* the registers of p and ds are free: room for dp */
             mj_ptx_wgmma_pin(dk);
             mj_ptx_wgmma_pin(dv);
-            if (before >= 0) mj_release(m.empty(before));
+            if (before >= 0) mj_ptx_mbar_arrive(m.empty(before));
             mj_ptx_wgmma_fence();
             mj_wgmma_rows<ROWS, STEP>(dp, own + MJ_TILE_BYTES(ROWS), stage + MJ_TILE_BYTES(STEP));
             mj_ptx_wgmma_commit();
@@ -110,7 +119,7 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_wait<0>();
             mj_ptx_wgmma_pin(dp);
             if (q0 + STEP >= end) { /* the last step: the next item's keys may come */
-                mj_release(m.own_empty());
+                mj_ptx_mbar_arrive(m.own_empty());
                 held = 0;
             }
 #pragma unroll
@@ -129,9 +138,9 @@ MJ_FN void mj_consume_dkv(const MjAttentionBwdArgs *args, const MjBackward &m)
         mj_ptx_wgmma_wait<0>();
         mj_ptx_wgmma_pin(dk);
         mj_ptx_wgmma_pin(dv);
-        if (held) mj_release(m.own_empty());
-        if (before >= 0) mj_release(m.empty(before));
-        mj_pass(m, ring, q0, end, STEP);
+        if (held) mj_ptx_mbar_arrive(m.own_empty());
+        if (before >= 0) mj_ptx_mbar_arrive(m.empty(before));
+        mj_pass(m, ring, q0, end);
         mj_store_rows(args, m, own0, head, 1, dk);
         mj_store_rows(args, m, own0, head, 2, dv);
     }

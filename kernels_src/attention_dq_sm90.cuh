@@ -142,7 +142,7 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
             mj_ptx_wgmma_pin(s);
             if (before >= 0) mj_release(m.empty(before));
             mj_query_gradient(r, s, dp, j * STEP, c, args->scale, j * STEP < most || j * STEP + STEP - 1 > first);
-            if (j == stop) mj_release(m.own_empty()); /* the next item's rows may come */
+            if (j == stop) mj_ptx_mbar_arrive(m.own_empty()); /* the next item's rows may come */
             mj_fragments<STEP>(p, dp);
             mj_ptx_wgmma_fence();
             mj_wgmma_columns<STEP>(dq, p, m.stage(ring.slot), before >= 0);
@@ -152,7 +152,10 @@ MJ_FN void mj_consume_dq(const MjAttentionBwdArgs *args, const MjBackward &m)
         mj_ptx_wgmma_wait<0>();
         mj_ptx_wgmma_pin(dq);
         mj_release(m.empty(before));
-        mj_pass(m, ring, j, last + 1, 1);
+        for (; j <= last; j++, ring.next()) { /* nothing for this warpgroup */
+            mj_ptx_mbar_wait(m.full(ring.slot), ring.parity);
+            mj_release(m.empty(ring.slot));
+        }
         mj_store_rows(args, m, own0, head, 0, dq);
     }
 }
