@@ -271,6 +271,10 @@ static void moe_fp8_experts_block(void **s) {
     (void)s;
     run_case("moe fp8 experts block", MOE, "precision.linears=bf16", "precision.experts=fp8", "precision.recipe=block", "moe.normalize_gates=false", BLOCK);
 }
+static void moe_fp8_all_block(void **s) {
+    (void)s;
+    run_case("moe fp8 block", MOE, "precision.linears=fp8", "precision.experts=fp8", "precision.recipe=block", "moe.normalize_gates=false", BLOCK);
+}
 static void moe_fp8_all_tensor(void **s) {
     (void)s;
     run_case("moe fp8 tensor", MOE, "precision.linears=fp8", "precision.experts=fp8", "precision.recipe=tensor", "moe.normalize_gates=false", TENSOR);
@@ -328,8 +332,8 @@ int main(int argc, char **argv) {
     if (argc < 2) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dense_bf16),          cmocka_unit_test(dense_fp8_block),       cmocka_unit_test(moe_bf16),
-        cmocka_unit_test(moe_bf16_normalized), cmocka_unit_test(moe_fp8_experts_block), cmocka_unit_test(moe_fp8_all_tensor),
-        cmocka_unit_test(balance_counts_micro_batches),
+        cmocka_unit_test(moe_bf16_normalized), cmocka_unit_test(moe_fp8_experts_block), cmocka_unit_test(moe_fp8_all_block),
+        cmocka_unit_test(moe_fp8_all_tensor),  cmocka_unit_test(balance_counts_micro_batches),
     };
     if (argc > 2) cmocka_set_test_filter(argv[2]);
     if (argc > 3) device_kind = argv[3];
