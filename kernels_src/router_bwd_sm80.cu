@@ -25,6 +25,7 @@
 #define ROW_BYTES (2 * COLUMNS)
 #define ROWS_AT_ONCE (MJ_ROUTER_THREADS / (COLUMNS / 8)) /* that the block copies */
 #define QUAD_LANE (MJ_LANE % 4)
+#define NO_EXPERTS(i) ((i) > 0 && EXPERTS <= 16) /* in the second half of a warp's */
 #define IN_PIECES (WIDTH % 128 == 0 || (WIDTH % 8 == 0 && ((uintptr_t)args->x & 15) == 0))
 
 /* ---- dlogit and dx: a warp for a token ----------------------------------------------------------------------------- */
@@ -159,12 +160,14 @@ struct MjRouterSums { /* of 32 experts and 64 columns, the large terms' and the 
 };
 
 /* += STEP tokens, for the warp's half of the experts and of the columns */
-MJ_FN void add_products(MjRouterSums &sums, const unsigned char *terms, uint32_t rows, int32_t half_e, int32_t half_c)
+MJ_FN void add_products(const MjRouterBwdArgs *args, MjRouterSums &sums, const unsigned char *terms, uint32_t rows, int32_t half_e, int32_t half_c)
 {
+    (void)args; /* EXPERTS may be in it */
     _Pragma("unroll 1") for (int32_t s = 0; s < STEP / 16; s++) {
         mj_u32 a[2][3][4];
         _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
             _Pragma("unroll") for (int32_t t = 0; t < 3; t++) {
+                if (NO_EXPERTS(i)) continue;
                 const uint4 v = *(const uint4 *)(terms + ((s * 4 + 2 * half_e + i) * 3 + t) * FRAG_BYTES + MJ_LANE * 16);
                 a[i][t][0] = v.x, a[i][t][1] = v.y, a[i][t][2] = v.z, a[i][t][3] = v.w;
             }
@@ -176,7 +179,7 @@ MJ_FN void add_products(MjRouterSums &sums, const unsigned char *terms, uint32_t
             _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
                 _Pragma("unroll") for (int32_t t = 0; t < 3; t++)
                     _Pragma("unroll") for (int32_t j = 0; j < 2; j++)
-                        mj_ptx_mma_bf16(t == 0 ? sums.large[i][f + j] : sums.small[i][f + j], a[i][t], b[j]);
+                        if (!NO_EXPERTS(i)) mj_ptx_mma_bf16(t == 0 ? sums.large[i][f + j] : sums.small[i][f + j], a[i][t], b[j]);
         }
     }
 }
@@ -186,7 +189,7 @@ MJ_FN void store_sums(const MjRouterBwdArgs *args, const MjRouterSums &s, int32_
     _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
         _Pragma("unroll") for (int32_t h = 0; h < 2; h++) {
             const int32_t e = e0 + 16 * i + 8 * h + MJ_LANE / 4;
-            if (e >= EXPERTS) continue;
+            if (NO_EXPERTS(i) || e >= EXPERTS) continue;
             float *to = args->partial + ((int64_t)t * EXPERTS + e) * WIDTH;
             _Pragma("unroll") for (int32_t f = 0; f < 8; f++) {
                 const int32_t c = c0 + 8 * f + 2 * QUAD_LANE;
@@ -203,7 +206,7 @@ MJ_FN void store_sums(const MjRouterBwdArgs *args, const MjRouterSums &s, int32_
 
 MJ_KERNEL_BOUNDS(router_bwd_partial, MjRouterBwdArgs, MJ_ROUTER_THREADS, 2)
 {
-    const int32_t item = (int32_t)mj_block, c = item % STRIPS * COLUMNS, t = item / STRIPS % CHUNKS, e0 = item / STRIPS / CHUNKS * MJ_ROUTER_EXPERTS;
+    const int32_t item = (int32_t)mj_block, c = item % STRIPS * COLUMNS, t = item / STRIPS % CHUNKS, e0 = EXPERTS <= MJ_ROUTER_EXPERTS ? 0 : item / STRIPS / CHUNKS * MJ_ROUTER_EXPERTS;
     const int32_t live = args->live[0], first = t * CHUNK_TOKENS, end = first + CHUNK_TOKENS < live ? first + CHUNK_TOKENS : live;
     const int32_t half_e = MJ_WARP_INDEX % 2, half_c = MJ_WARP_INDEX / 2;
     unsigned char *terms = (unsigned char *)mj_shared, *rows = terms + MJ_ROUTER_BWD_TERMS_BYTES;
@@ -223,7 +226,7 @@ MJ_KERNEL_BOUNDS(router_bwd_partial, MjRouterBwdArgs, MJ_ROUTER_THREADS, 2)
             load_gradients(args, n + STEP, end, e0, d);
         }
         __syncthreads();
-        if (n >= first) add_products(s, terms, mj_ptx_shared(rows) + (uint32_t)(odd * MJ_ROUTER_BWD_ROWS_BYTES), half_e, half_c);
+        if (n >= first) add_products(args, s, terms, mj_ptx_shared(rows) + (uint32_t)(odd * MJ_ROUTER_BWD_ROWS_BYTES), half_e, half_c);
         n += STEP;
     } while (n < end);
     store_sums(args, s, t, e0 + 32 * half_e, c + 64 * half_c);

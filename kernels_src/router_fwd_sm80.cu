@@ -141,10 +141,12 @@ MJ_FN void multiply(const MjRouterFwdArgs *args, const MjRouterSource &from, int
     mj_ptx_cp_async_wait<0>(); /* of zeros past the last column */
     __syncthreads(); /* all are done with the weights */
     _Pragma("unroll") for (int32_t i = 0; i < 2; i++)
-        _Pragma("unroll") for (int32_t f = 0; f < FRAGS; f++)
+        _Pragma("unroll") for (int32_t f = 0; f < FRAGS; f++) {
+            if (f > 0 && e0 + 8 * f >= EXPERTS) break;
             _Pragma("unroll") for (int32_t h = 0; h < 2; h++)
                 *(float2 *)(logit + (16 * i + 8 * h + MJ_LANE / 4) * SCORE_ROW + 8 * f + 2 * QUAD_LANE) =
                     make_float2(s.large[i][f][2 * h] + s.small[i][f][2 * h], s.large[i][f][2 * h + 1] + s.small[i][f][2 * h + 1]);
+        }
     __syncwarp();
 }
 
@@ -169,6 +171,8 @@ MJ_FN void score_token(const MjRouterFwdArgs *args, int32_t n, int32_t live, int
     float *to = args->score + (int64_t)n * EXPERTS;
     _Pragma("unroll") for (int32_t f = 0; f < FRAGS; f++) {
         const int32_t column = 8 * f + 2 * QUAD_LANE, e = e0 + column;
+        key[2 * f] = key[2 * f + 1] = NO_KEY;
+        if (f > 0 && e0 + 8 * f >= EXPERTS) continue;
         const float2 z = *(const float2 *)(logit + column);
         const float a = n < live ? sigmoid(z.x) : 0.0f, b = n < live ? sigmoid(z.y) : 0.0f;
         *(float2 *)(logit + column) = make_float2(a, b);
