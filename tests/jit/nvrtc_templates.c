@@ -2,14 +2,16 @@
  * build, with all dimensions bound to example sizes and with none; and the matrix kernels as realistic shapes ask for them, with
  * the tiles that are chosen. Fails on a compile error, a spill, a stack frame, and on what ptxas says about serialised wgmma
  * (the compiler makes those errors). Prints one row a kernel, which ones take long, and what all of the eight-GPU configuration
- * take; times are the compiling thread's own. Machines differ and are busy, so only a time out of all proportion to that of an
- * empty kernel, compiled in between, is a failure.
+ * take; times are the compiling thread's own. Machines differ and are busy, so a time is a failure only when it is out of all
+ * proportion to that of an empty kernel, compiled in between. What a time comes from is the same everywhere: instructions, of which
+ * the eight-GPU configuration's kernels have a limit each and together.
  *
  *   nvrtc_templates [--plan FILE.ini] [--target T] [TEMPLATE]... */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cubin_code.h"
 #include "eight_gpu_plan.h"
 #include "jit/compiler.h"
 #include "jit/template.h"
@@ -22,6 +24,13 @@
 #define MOST_EMPTY 100 /* empty kernels: what no kernel may take; the slowest takes about 30 */
 #define EMPTY_EVERY 32 /* kernels */
 #define PLAN_TARGET "sm_90a"
+#define MOST_CODE 1600       /* instructions of one kernel of that configuration: 0.2 s of an idle core and a fifth more */
+#define MOST_PLAN_CODE 50000 /* of all of them */
+/* Straight runs of code that no rolled loop shortens (docs/performance.md): what they may have. */
+static const struct {
+    const char *tmpl;
+    long most;
+} long_code[] = {{"attention_fwd_sm90", 1900}, {"attention_bwd_sm90", 3200}};
 
 static const char *const targets[] = {"sm_80", "sm_89", "sm_90a", "sm_100a"};
 
@@ -31,6 +40,7 @@ typedef struct Case {
     int32_t bound[MJ_MAX_PARAMS];
     char said[1400];
     MjCompileResult r; /* its numbers */
+    long code; /* instructions */
     bool failed, planned; /* planned: of the eight-GPU configuration */
 } Case;
 
@@ -152,6 +162,7 @@ static void compile_one(void *user, int task, int worker)
         rc = g->nvrtc->compile(g->nvrtc, &req, &r, &err);
     }
     c->r = r;
+    c->code = rc == 0 ? mj_cubin_instructions(r.image, r.image_bytes) : 0;
     c->failed = rc != 0 || r.spill_bytes > 0 || r.stack_bytes > 0;
     if (rc != 0) snprintf(c->said, sizeof c->said, "%s", err.message);
     else if (c->failed) snprintf(c->said, sizeof c->said, "%d bytes of spills, %d bytes of stack", r.spill_bytes, r.stack_bytes);
@@ -170,8 +181,8 @@ static int print_cases(const Gate *g)
         if (c->failed)
             printf("FAIL %s: %s (run just this: nvrtc_templates --target %s %s)\n", spec, c->said, c->target, c->tmpl->name);
         else
-            printf("%s %s: %d registers, %.0f ms\n", c->r.cpu_seconds > SLOW_S ? "slow" : "ok  ", spec, c->r.registers,
-                   1e3 * c->r.cpu_seconds);
+            printf("%s %s: %d registers, %ld instructions, %.0f ms\n", c->r.cpu_seconds > SLOW_S ? "slow" : "ok  ", spec,
+                   c->r.registers, c->code, 1e3 * c->r.cpu_seconds);
         bad += c->failed;
     }
     return bad;
@@ -183,12 +194,47 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Slow images of a template and target, and what the eight-GPU configuration takes; returns how many are out of all proportion. */
-static int print_times(const Gate *g, bool whole_plan)
+static long most_code(const MjTemplate *t)
+{
+    for (size_t i = 0; i < sizeof long_code / sizeof *long_code; i++)
+        if (strcmp(long_code[i].tmpl, t->name) == 0) return long_code[i].most;
+    return MOST_CODE;
+}
+
+/* What the eight-GPU configuration takes, and which of its kernels take long; returns how many limits of code are passed. */
+static int print_plan(const Gate *g)
+{
+    int planned = 0, slow = 0, bad = 0;
+    long code = 0;
+    double s = 0.0;
+    for (int i = 0; i < g->n; i++) {
+        const Case *c = &g->cases[i];
+        if (!c->planned) continue;
+        const bool too_much = c->code > most_code(c->tmpl);
+        planned++;
+        code += c->code;
+        s += c->r.cpu_seconds;
+        slow += c->r.cpu_seconds > SLOW_S;
+        bad += too_much;
+        if (!too_much && c->r.cpu_seconds <= SLOW_S) continue;
+        char spec[800];
+        mj_spec_text(c->tmpl, c->target, c->bound, spec, sizeof spec);
+        printf("%s of the eight-GPU configuration: %s: %ld instructions (at most %ld), %.0f ms\n", too_much ? "FAIL" : "slow", spec,
+               c->code, most_code(c->tmpl), 1e3 * c->r.cpu_seconds);
+    }
+    if (code > MOST_PLAN_CODE) printf("FAIL the eight-GPU configuration has more than %d instructions\n", MOST_PLAN_CODE);
+    if (bad > 0 || code > MOST_PLAN_CODE)
+        printf("where a kernel's code comes from: docs/performance.md, \"Compile time\", says what made code long before, and what helped\n");
+    printf("the eight-GPU configuration for %s: %d kernels, %ld instructions, %.1f s of a core, %.1f s on two (aim: %.0f), %d above %.0f ms\n",
+           PLAN_TARGET, planned, code, s, s / 2.0, PLAN_S, slow, 1e3 * SLOW_S);
+    return bad + (code > MOST_PLAN_CODE);
+}
+
+/* Slow images of a template and target; returns how many are out of all proportion. */
+static int print_times(const Gate *g)
 {
     const int n_empty = (g->n + EMPTY_EVERY - 1) / EMPTY_EVERY;
-    int slow = 0, planned = 0, planned_slow = 0, bad = 0;
-    double plan_s = 0.0;
+    int slow = 0, bad = 0;
     qsort(g->empty, (size_t)n_empty, sizeof *g->empty, ascending);
     const double empty = g->empty[n_empty / 2];
     for (int i = 0; i < g->n;) { /* runs of one template and target */
@@ -200,9 +246,6 @@ static int print_times(const Gate *g, bool whole_plan)
             over += s > SLOW_S;
             most = s > most ? s : most;
             bad += s > MOST_EMPTY * empty;
-            planned += g->cases[i].planned;
-            planned_slow += g->cases[i].planned && s > SLOW_S;
-            plan_s += g->cases[i].planned ? s : 0.0;
         }
         slow += over;
         if (over > 0)
@@ -212,9 +255,6 @@ static int print_times(const Gate *g, bool whole_plan)
     printf("an empty kernel takes %.0f ms of a core; %d of %d kernels more than %.0f ms, %d more than %d empty ones\n", 1e3 * empty, slow,
            g->n, 1e3 * SLOW_S, bad, MOST_EMPTY);
     if (bad > 0) printf("FAIL a kernel takes more than %d times an empty one: roll loops whose bodies are not hot\n", MOST_EMPTY);
-    if (whole_plan)
-        printf("the eight-GPU configuration for %s: %d kernels, %.1f s of a core, %.1f s on two (aim: %.0f), %d above %.0f ms\n",
-               PLAN_TARGET, planned, plan_s, plan_s / 2.0, PLAN_S, planned_slow, 1e3 * SLOW_S);
     return bad;
 }
 
@@ -269,8 +309,8 @@ int main(int argc, char **argv)
     mj_pool_run(pool, g.n, compile_one, &g);
     mj_pool_close(pool);
     bad = print_cases(&g);
-    if (g.n > 0)
-        bad += print_times(&g, plan != NULL && g.n_only == 0 && (only_target == NULL || strcmp(only_target, PLAN_TARGET) == 0));
+    if (g.n > 0) bad += print_times(&g);
+    if (plan != NULL && g.n_only == 0 && (only_target == NULL || strcmp(only_target, PLAN_TARGET) == 0)) bad += print_plan(&g);
     printf("%d kernels compiled by %s, %d failed\n", g.n, identity, bad);
 out:
     if (rc != 0) printf("FAIL %s\n", err.message);
