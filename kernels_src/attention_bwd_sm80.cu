@@ -15,7 +15,7 @@
 #include "attention_mma.cuh"
 
 /* The probabilities are computed again from lse, in each of the two passes; nothing is added atomically:
- *   p = exp(scale q.k - lse), dp = dout.v, ds = p (dp - delta), dq = scale sum ds k, dk = scale sum ds q, dv = sum p dout.
+ *   p = exp(scale q.k - lse), dp = dout.v, ds = p (scale dp - scale delta), dq = sum ds k, dk = sum ds q, dv = sum p dout.
  * Shared memory: two tiles of the block's own rows (ROWS, D), then two stages of two tiles (STEP, D) that stream by, then
  * for dk and dv the stages' lse, delta and low. */
 #define STEP MJ_ATTENTION_MMA_STEP
@@ -57,22 +57,17 @@ template <int FRAGS_> MJ_FN void mj_zero(float (&x)[FRAGS_][4])
         for (int i = 0; i < 4; i++) x[f][i] = 0.0f;
 }
 
-/* The warp's 16 rows of dq, dk or dv (part 0, 1 or 2 of dqkv), times `by`. A lane has pairs of columns, 8 apart; neighbours
- * exchange a pair, so that each writes four columns and the four lanes of a row a whole sector of memory. */
-MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjAttentionBwd &w, int32_t part, const float (&x)[MJ_DIM_FRAGS][4], float by)
+/* The warp's 16 rows of dq, dk or dv (part 0, 1 or 2 of dqkv). A row's four lanes write 16 bytes at a time; shuffles for
+ * whole sectors of memory cost 270 instructions a kernel, for nvrtc does not see that the lanes are together. */
+MJ_FN void mj_store_rows(const MjAttentionBwdArgs *args, const MjAttentionBwd &w, int32_t part, const float (&x)[MJ_DIM_FRAGS][4])
 {
-    const bool odd = MJ_LANE % 2 != 0;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int32_t n = w.own + MJ_LANE / 4 + 8 * h;
-        uint16_t *out = args->dqkv + (n * (int64_t)3 + part) * w.row + w.column + MJ_LANE % 4 / 2 * 4 + (odd ? 8 : 0);
+        if (n >= TOKENS) continue;
+        uint16_t *out = args->dqkv + (n * (int64_t)3 + part) * w.row + w.column + MJ_LANE % 4 * 2;
 #pragma unroll
-        for (int f = 0; f < MJ_DIM_FRAGS; f += 2) {
-            const mj_u32 a = mj_ptx_cvt_bf16x2(x[f][2 * h] * by, x[f][2 * h + 1] * by);
-            const mj_u32 b = mj_ptx_cvt_bf16x2(x[f + 1][2 * h] * by, x[f + 1][2 * h + 1] * by);
-            const mj_u32 other = __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
-            if (n < TOKENS) *(uint2 *)(out + 8 * f) = odd ? make_uint2(other, b) : make_uint2(a, other);
-        }
+        for (int f = 0; f < MJ_DIM_FRAGS; f++) *(mj_u32 *)(out + 8 * f) = mj_ptx_cvt_bf16x2(x[f][2 * h], x[f][2 * h + 1]);
     }
 }
 
@@ -96,7 +91,7 @@ MJ_KERNEL_BOUNDS(attention_bwd_dq_sm80, MjAttentionBwdArgs, THREADS, 1)
         const int32_t n = row[h] < TOKENS ? row[h] : TOKENS - 1;
         low[h] = mj_attention_low(args->pos, WINDOW, n);
         shift[h] = -args->lse[w.vector + n] * MJ_LOG2E;
-        delta[h] = args->delta[w.vector + n];
+        delta[h] = -args->delta[w.vector + n] * args->scale;
     }
     const int32_t least = __shfl_sync(0xffffffffu, low[0], 0), most = __shfl_sync(0xffffffffu, low[1], 31);
     mj_zero(dq);
@@ -119,24 +114,24 @@ MJ_KERNEL_BOUNDS(attention_bwd_dq_sm80, MjAttentionBwdArgs, THREADS, 1)
             for (int f = 0; f < FRAGS; f++)
                 for (int i = 0; i < 4; i++) {
                     const int32_t j = j0 + 8 * f + MJ_LANE % 4 * 2 + i % 2;
-                    const float ds = mj_ptx_ex2(mj_fmaf(s[f][i], w.c, shift[i / 2])) * (dp[f][i] - delta[i / 2]);
+                    const float ds = mj_ptx_ex2(mj_fmaf(s[f][i], w.c, shift[i / 2])) * mj_fmaf(dp[f][i], args->scale, delta[i / 2]);
                     s[f][i] = masked & ((j > row[i / 2]) | (j < low[i / 2])) ? 0.0f : ds;
                 }
             mj_mma_columns<FRAGS>(dq, s, stage, 0);
         }
         stage = next;
     }
-    mj_store_rows(args, w, 0, dq, args->scale);
+    mj_store_rows(args, w, 0, dq);
 }
 
-/* lse, delta and low of a stage's queries, (3, STEP) words; queries from TOKENS on see nothing. */
+/* -lse * log2(e), -delta * scale and low of a stage's queries, (3, STEP) words; queries from TOKENS on see nothing. */
 MJ_FN void mj_load_vectors(const MjAttentionBwdArgs *args, const MjAttentionBwd &w, float *to, int32_t q0)
 {
     const int32_t t = (int32_t)threadIdx.x;
     if (t >= STEP) return;
     const int32_t n = q0 + t, at = n < TOKENS ? n : TOKENS - 1;
     to[t] = -args->lse[w.vector + at] * MJ_LOG2E;
-    to[STEP + t] = args->delta[w.vector + at];
+    to[STEP + t] = -args->delta[w.vector + at] * args->scale;
     ((int32_t *)to)[2 * STEP + t] = n < TOKENS ? mj_attention_low(args->pos, WINDOW, at) : MJ_NO_KEY;
 }
 
@@ -184,7 +179,7 @@ MJ_KERNEL_BOUNDS(attention_bwd_dkv_sm80, MjAttentionBwdArgs, THREADS, 1)
                     const int32_t column = 8 * f + MJ_LANE % 4 * 2 + i % 2, key = w.own + MJ_LANE / 4 + i / 2 * 8;
                     const bool hidden = masked & ((q0 + column < key) | (low[column] > key));
                     s[f][i] = hidden ? 0.0f : mj_ptx_ex2(mj_fmaf(s[f][i], w.c, vector[column]));
-                    dp[f][i] = s[f][i] * (dp[f][i] - vector[STEP + column]);
+                    dp[f][i] = s[f][i] * mj_fmaf(dp[f][i], args->scale, vector[STEP + column]);
                 }
             mj_mma_columns<FRAGS>(dv, s, stage + TILE_BYTES, 0);
             mj_mma_columns<FRAGS>(dk, dp, stage, 0);
@@ -192,6 +187,6 @@ MJ_KERNEL_BOUNDS(attention_bwd_dkv_sm80, MjAttentionBwdArgs, THREADS, 1)
         stage = next;
         vector = next_vector;
     }
-    mj_store_rows(args, w, 1, dk, args->scale);
-    mj_store_rows(args, w, 2, dv, 1.0f);
+    mj_store_rows(args, w, 1, dk);
+    mj_store_rows(args, w, 2, dv);
 }
