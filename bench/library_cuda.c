@@ -86,33 +86,50 @@ out:
     return rc;
 }
 
+/* Where the groups begin and the last one ends, (experts + 1), malloc'd; a dense product is its own group, of rows. */
+static int32_t *offsets_of(const MjGemmArgs *host, int32_t groups)
+{
+    const int32_t end = host->group == MJ_GROUP_NONE ? host->m : host->kmajor != 0 ? MJ_KMAJOR_STRIDE(host->k) : host->k;
+    int32_t *offset = mj_xcalloc((size_t)groups + 1, sizeof *offset);
+    for (int32_t e = 0; e <= groups; e++) {
+        if (host->offset != NULL) offset[e] = host->offset[e];
+        else offset[e] = host->group == MJ_GROUP_K && (int64_t)e * host->piece < end ? e * host->piece : e == 0 ? 0 : end;
+    }
+    return offset;
+}
+
 static int make_calls(const MjCase *mj_case, Calls *c, MjError *err)
 {
     const MjGemmArgs *g = mj_case_args(mj_case), *host = mj_case_host_args(mj_case);
     const int32_t groups = g->group == MJ_GROUP_NONE ? 1 : g->experts;
+    int32_t *offset = offsets_of(host, groups);
+    int rc = 0;
     c->gemm = mj_xcalloc((size_t)groups, sizeof *c->gemm);
     c->exact = true;
     for (int32_t e = 0; e < groups; e++) {
-        if (g->group != MJ_GROUP_NONE && host->offset[e + 1] == host->offset[e]) { /* no call: a sum of nothing stays unwritten */
+        if (g->group != MJ_GROUP_NONE && offset[e + 1] == offset[e]) { /* no call: a sum of nothing stays unwritten */
             if (g->group == MJ_GROUP_K && g->epilogue == MJ_EPI_STORE) c->exact = false;
             continue;
         }
         MjLtGemm *to = &c->gemm[c->n];
-        const int32_t whole[2] = {0, g->m}; /* a dense one is its own group, of rows */
-        const bool fits = g->group == MJ_GROUP_NONE ? mj_gemm_library_map(g, 0, to) || group_of(g, whole, 0, to, &c->exact)
-                                                    : group_of(g, host->offset, e, to, &c->exact);
-        if (!fits) return mj_error(err, MJ_ERR_MISSING, "cuBLASLt has no such product");
-        int rc = mj_blaslt_gemm(c->lt, to, err); /* not only planned: some products are refused no sooner */
+        const bool fits = (g->group == MJ_GROUP_NONE && mj_gemm_library_map(g, 0, to)) || group_of(g, offset, e, to, &c->exact);
+        if (!fits) {
+            rc = mj_error(err, MJ_ERR_MISSING, "cuBLASLt has no such product");
+            goto out;
+        }
+        rc = mj_blaslt_gemm(c->lt, to, err); /* not only planned: some products are refused no sooner */
         if (rc == MJ_ERR_MISSING && to->a_scaling > MJ_LT_SCALE_TENSOR) { /* such block scales it does not take after all */
             mj_error_clear(err);
             to->a_scaling = to->b_scaling = MJ_LT_SCALE_TENSOR;
             c->exact = false;
             rc = mj_blaslt_gemm(c->lt, to, err);
         }
-        if (rc != 0) return rc;
+        if (rc != 0) goto out;
         c->n++;
     }
-    return 0;
+out:
+    free(offset);
+    return rc;
 }
 
 static void name_of(const Calls *c, const MjGemmArgs *g, char *out, size_t cap)
