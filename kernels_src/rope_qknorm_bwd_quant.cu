@@ -7,8 +7,6 @@
 // mj:param HEAD_DIM fixed values:16,32,64,128
 // mj:param TOKENS varying min:1
 // mj:param KMAJOR variant values:0,1
-// mj:param STRIPS tuning default:2 values:1,2,3,6
-// mj:param ROWS_AT_ONCE tuning default:8 values:4,8
 // mj:generic cpu KMAJOR=0
 // mj:generic cuda KMAJOR=1
 
@@ -16,8 +14,10 @@
 #include "rope.h"
 
 /* A block's work is 128 tokens by STRIPS tiles of q, those of k and of v: the angles of the tokens are taken once for them, into
- * a table in scratch behind the tile's: cosines (128, HEAD_DIM / 2), then sines. On a GPU a warp loads ROWS_AT_ONCE of its rows
- * together: both factors of all 16 do not fit the registers. */
+ * a table in scratch behind the tile's: cosines (128, HEAD_DIM / 2), then sines. With few tokens more blocks are worth more. On a
+ * GPU a warp loads ROWS_AT_ONCE of its rows together: both factors of all 16 do not fit the registers. */
+#define STRIPS (TOKENS >= 32768 ? 6 : 2)
+#define ROWS_AT_ONCE 8
 #define HALF (HEAD_DIM / 2)
 #define COLS (3 * HEADS * HEAD_DIM)
 

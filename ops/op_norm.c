@@ -180,7 +180,8 @@ MJ_COUNT(rq_t, MjRopeQknormBwdArgs, rq_cols(a) * (a->kmajor ? MJ_KMAJOR_STRIDE((
 MJ_COUNT(rq_tc, MjRopeQknormBwdArgs, a->kmajor ? MJ_KMAJOR_STRIDE(a->tokens) : rq_cols(a))
 MJ_COUNT(rq_scale, MjRopeQknormBwdArgs, MJ_CEIL(rq_cols(a), 128) * a->tokens)
 MJ_COUNT(rq_tscale, MjRopeQknormBwdArgs, (int64_t)MJ_CEIL(a->tokens, 128) * rq_cols(a))
-MJ_COUNT(rq_items, MjRopeQknormBwdArgs, MJ_CEIL(a->tokens, 128) * MJ_CEIL(MJ_CEIL(MJ_CEIL(rq_cols(a), 128), 3), 2))
+MJ_COUNT(rq_items, MjRopeQknormBwdArgs,
+         MJ_CEIL(a->tokens, 128) * MJ_CEIL(MJ_CEIL(MJ_CEIL(rq_cols(a), 128), 3), a->tokens >= 32768 ? 6 : 2)) /* STRIPS */
 static double rq_bytes(const void *args) /* x of q and k, dqkv, both copies, their scales */
 {
     return 14.0 * (double)rb_nhd(args) + 8.0 * (double)rb_nh(args) + 4.0 * (double)(rb_n(args) + rq_scale(args) + rq_tscale(args));
