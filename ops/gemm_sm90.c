@@ -96,10 +96,14 @@ static void cost(const MjTemplate *t, const MjCard *card, const void *args, cons
      * tile; two do so less. TN scales every column by itself. Tiles of 64 columns read shared memory as fast as it goes. */
     const MjGemmArgs *a = args;
     const int32_t tile_m = values[mj_template_param(t, "TILE_M")], tile_n = values[mj_template_param(t, "TILE_N")];
+    const int32_t cluster = values[mj_template_param(t, "CLUSTER")];
     const bool scaled = a->scale_mode == MJ_SCALE_BLOCK, three = tile_m == 192;
+    const bool fp8 = a->a_type != MJ_T_BF16, tn = a->layout == MJ_GEMM_TN;
     MjGemmModel model = {.rate = !scaled && three ? 0.84 : 0.9, .overlap = three || !scaled, .depth_bytes = MJ_SM90_ROW};
     if (tile_n == 64) model.rate *= 0.8;
-    if (scaled && a->layout == MJ_GEMM_TN) model.step_cycles = tile_m == 256 ? 400 : 320;
+    if (!fp8 && tn && three) model.rate = 0.72;
+    if (!fp8 && tn && cluster > 1 && tile_m == 128) model.rate *= 0.75; /* shares of one box of 64 columns each */
+    if (scaled && tn) model.step_cycles = tile_m == 256 ? 400 : 320;
     else if (scaled) model.step_cycles = tile_m == 256 ? 60 : three ? 0 : 300;
     mj_gemm_cost(&model, t, card, a, values, geometry, out);
 }
