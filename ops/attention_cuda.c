@@ -71,22 +71,20 @@ static MjAttentionSize bwd_size(const void *args)
 }
 
 /* What a score costs, by the templates' code. Backward reads q, k, v and dout twice. `hidden` and `contended` of sm_90a are fitted to
- * ten forward times on an H100 and to eight backward (docs/performance.md); rates of mma.sync were not measured. mirrored: what the
- * model has no reason for: where both orders share work and memory alike, this one took 2 % longer. */
+ * twelve forward times on an H100 and to ten backward (docs/performance.md); rates of mma.sync were not measured. */
 static const struct Cost {
     const char *tmpl;
     MjAttentionSize (*size)(const void *args);
-    double mirrored;
     MjAttentionModel model; /* warps, rows and order: from the tuning values */
 } costs[] = {
-    {"attention_fwd_sm80", fwd_size, 1.0, {.step = MJ_ATTENTION_MMA_KEYS, .products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4,
+    {"attention_fwd_sm80", fwd_size, {.step = MJ_ATTENTION_MMA_KEYS, .products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4,
       .once_bytes = 8, .rate = 0.6, .hidden = 0.5, .in_use = 1, .most_resident = 2}},
-    {"attention_bwd_sm80", bwd_size, 1.0, {.step = MJ_ATTENTION_MMA_STEP, .products = 7, .exponentials = 2, .operations = 10, .streamed = 4, .own_bytes = 22,
-      .once_bytes = 30, .rate = 0.6, .hidden = 0.5, .in_use = 1, .most_resident = 2}},
-    {"attention_fwd_sm90", fwd_size, 1.0, {.step = MJ_ATTENTION_SM90_FWD_KEYS, .products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4,
+    {"attention_bwd_sm80", bwd_size, {.step = MJ_ATTENTION_MMA_STEP, .products = 7, .exponentials = 2, .operations = 10, .streamed = 4, .own_bytes = 16,
+      .once_bytes = 24, .rate = 0.6, .hidden = 0.5, .in_use = 1, .most_resident = 2}},
+    {"attention_fwd_sm90", fwd_size, {.step = MJ_ATTENTION_SM90_FWD_KEYS, .products = 2, .exponentials = 1, .operations = 5, .streamed = 2, .own_bytes = 4,
       .once_bytes = 8, .rate = 1.0, .hidden = 0.43, .in_use = 1, .most_resident = 1}},
-    {"attention_bwd_sm90", bwd_size, 1.015, {.step = MJ_ATTENTION_SM90_BWD_STEP, .products = 7, .exponentials = 2, .operations = 10, .streamed = 4,
-      .own_bytes = 22, .once_bytes = 30, .rate = 1.0, .hidden = 0.28, .contended = 0.1, .in_use = 2, .most_resident = 1}},
+    {"attention_bwd_sm90", bwd_size, {.step = MJ_ATTENTION_SM90_BWD_STEP, .products = 7, .exponentials = 2, .operations = 10, .streamed = 4,
+      .own_bytes = 16, .once_bytes = 24, .rate = 1.0, .hidden = 0.33, .contended = 0.18, .in_use = 2, .most_resident = 1}},
 };
 
 static void attention_cost(const MjTemplate *t, const MjCard *card, const void *args, const int32_t *values, const MjOpGeometry *g, MjTileCost *out)
@@ -102,7 +100,6 @@ static void attention_cost(const MjTemplate *t, const MjCard *card, const void *
     MjOpGeometry matrices = *g; /* the first kernel of backward with mma.sync is delta: not its block */
     if (!persistent) matrices.block = 32 * (uint32_t)m.warps;
     mj_attention_cost(&m, card, &size, persistent ? value_of(t, values, "STAGES") : 2, &matrices, out);
-    if (m.order == MJ_ATTENTION_MIRRORED) out->seconds *= cost->mirrored;
 }
 
 const MjOpMatrix mj_attention_fwd_sm80 = {.tmpl = "attention_fwd_sm80", .cost = attention_cost, .geometry = fwd_sm80_geometry};

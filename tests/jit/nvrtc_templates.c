@@ -30,7 +30,7 @@
 static const struct {
     const char *tmpl;
     long most;
-} long_code[] = {{"attention_fwd_sm90", 1900}, {"attention_bwd_sm90", 3200}};
+} long_code[] = {{"attention_bwd_sm90", 2400}};
 
 static const char *const targets[] = {"sm_80", "sm_89", "sm_90a", "sm_100a"};
 
