@@ -46,7 +46,7 @@ extern __shared__ __align__(128) unsigned char mj_dynamic_shared[];
 #define MJ_RELEASE_AT_END 0 /* of each block, by itself */
 #define MJ_RELEASE_AT_START 1
 #define MJ_RELEASE_LOADED 2 /* row kernels: at the end */
-#define MJ_RELEASE MJ_RELEASE_AT_END /* the others lose time: docs/performance.md */
+#define MJ_RELEASE MJ_RELEASE_AT_END /* the others can lose time: docs/performance.md */
 #if __CUDA_ARCH__ >= 900
 MJ_FN void mj_grid_begin(void)
 {
