@@ -14,9 +14,7 @@
 // mj:generic X_TYPE=3 Q_TYPE=1 TRANSFORM=0
 // mj:generic X_TYPE=3 Q_TYPE=2 TRANSFORM=0
 
-/* A maximum has no order, so any split gives the same bits. 256 parts, as `partial` holds. */
-#define PARTS 256
-
+/* A maximum has no order, so any split gives the same bits: MJ_AMAX_PARTS runs of chunks, a warp each on a GPU. */
 MJ_FN void load_values(MjLanes *x, const MjAmaxArgs *args, int64_t at, int32_t left)
 {
 #if X_TYPE == MJ_T_F32
@@ -44,12 +42,17 @@ MJ_KERNEL(amax_partial, MjAmaxArgs)
     const int64_t rows = args->offset != NULL ? args->offset[args->experts] : args->rows64 > 0 ? args->rows64 : args->rows;
     const int64_t n = rows * args->cols;
     const int64_t chunks = (n + MJ_CHUNK - 1) / MJ_CHUNK;
-    MJ_FOR_ROWS(p, PARTS) {
-        MjLanes m = mj_lanes_zero();
-        for (int64_t t = chunks * p / PARTS; t < chunks * (p + 1) / PARTS; t++) {
-            const int64_t left = n - t * MJ_CHUNK;
-            MjLanes x;
-            load_values(&x, args, t * MJ_CHUNK, left < MJ_CHUNK ? (int32_t)left : MJ_CHUNK);
+    MJ_FOR_ROWS(p, MJ_AMAX_PARTS) {
+        const int64_t end = chunks * (p + 1) / MJ_AMAX_PARTS, whole = end * MJ_CHUNK <= n ? end : end - 1;
+        MjLanes x, m = mj_lanes_zero();
+        int64_t t = chunks * p / MJ_AMAX_PARTS;
+        MJ_UNROLL_BY(8)
+        for (; t < whole; t++) {
+            load_values(&x, args, t * MJ_CHUNK, MJ_WHOLE);
+            mj_lanes_abs_max(&m, &x);
+        }
+        if (t < end) { /* the last of all, cut short */
+            load_values(&x, args, t * MJ_CHUNK, (int32_t)(n - t * MJ_CHUNK));
             mj_lanes_abs_max(&m, &x);
         }
         const float amax = mj_lanes_max(&m);
@@ -61,9 +64,10 @@ MJ_KERNEL(amax_scale, MjAmaxArgs)
 {
     if (mj_block != 0 || MJ_WARP_INDEX != 0) return;
     MjLanes m = mj_lanes_zero();
-    MJ_FOR_CHUNKS(c, PARTS) {
+    MJ_UNROLL_BY(8)
+    for (int32_t c = 0; c < MJ_AMAX_PARTS; c += MJ_CHUNK) {
         MjLanes x;
-        mj_load_f32(&x, args->partial + c, PARTS - c);
+        mj_load_f32(&x, args->partial + c, MJ_WHOLE);
         mj_lanes_abs_max(&m, &x);
     }
     const float amax = mj_lanes_max(&m);

@@ -335,11 +335,13 @@ typedef struct MjQuantizeWeightArgs { /* f32 master -> bf16 and/or fp8 in 128 x 
     int32_t experts, out_features, in_features, q_type, scale_mode;
 } MjQuantizeWeightArgs;
 
+#define MJ_AMAX_PARTS 4096 /* enough warps to keep a GPU's memory busy */
+
 typedef struct MjAmaxArgs { /* scale[0] = max|x| / max of q_type (1 when all zero); also for relu2 and its gradient */
     const void *x;         /* bf16 or f32 */
     const uint16_t *x2;    /* transform 2 (relu2 backward): dy */
     const int32_t *offset; /* rows >= offset[E] do not count; NULL: all rows */
-    float *partial;        /* (256) scratch */
+    float *partial;        /* (MJ_AMAX_PARTS) scratch */
     float *scale;          /* (1) */
     int64_t rows64;        /* rows of a plain matrix that may exceed 2^31; else 0 and `rows` counts */
     int32_t rows, cols, experts, x_type, q_type, transform; /* 0 none, 1 relu2, 2 relu2 backward */

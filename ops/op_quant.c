@@ -185,7 +185,7 @@ MJ_COUNT(a_rc, MjAmaxArgs, (a->rows64 > 0 ? a->rows64 : (int64_t)a->rows) * a->c
 MJ_COUNT(a_c, MjAmaxArgs, a->cols)
 MJ_COUNT(a_e1, MjAmaxArgs, a->experts + 1)
 MJ_COUNT(a_one, MjAmaxArgs, a != NULL ? 1 : 0)
-MJ_COUNT(a_parts, MjAmaxArgs, a != NULL ? 256 : 0)
+MJ_COUNT(a_parts, MjAmaxArgs, a != NULL ? MJ_AMAX_PARTS : 0)
 
 const MjOpRow mj_row_amax = {
     .id = MJ_OP_AMAX, .name = "amax", .doc = "The scale of a whole tensor", .args_bytes = sizeof(MjAmaxArgs),

@@ -160,7 +160,7 @@ static void build_scratch(Builder *b, int64_t n, int64_t r) {
     s->qt = take(b, turned ? scratch_elements(d, MJ_KMAJOR_STRIDE(n), MJ_KMAJOR_STRIDE(r)) : tensor ? 0 : fp8, 1, "fp8 scratch");
     s->qt_scale = take_f32(b, tensor ? 0 : (fp8 + 127) / 128, "scale scratch");
     s->tensor_scale = take_f32(b, tensor ? 1 : 0, "scale scratch");
-    s->amax_partial = take_f32(b, tensor ? 256 : 0, "amax scratch");
+    s->amax_partial = take_f32(b, tensor ? MJ_AMAX_PARTS : 0, "amax scratch");
     s->h = take_bf16(b, d->fp8_linears && tensor ? n * w : 0, "norm scratch");
     s->ffn_out = take_bf16(b, d->experts > 0 && d->ffn_hidden > 0 ? n * w : 0, "shared expert output");
     s->dy = take_bf16(b, bf16_gradient_rows(d, n, r) * w, "output gradient");

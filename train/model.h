@@ -79,7 +79,7 @@ typedef struct MjScratch {
     uint16_t *ffn_out;           /* (N, W) */
     uint8_t *q, *qt;             /* largest operand */
     float *q_scale, *qt_scale;
-    float *tensor_scale, *amax_partial; /* (1), (256) */
+    float *tensor_scale, *amax_partial; /* (1), (MJ_AMAX_PARTS) */
     uint16_t *dy;                /* (max(N, R), W); less, or NULL, where all of it is fp8 */
     uint16_t *dact;              /* (max rows, F) */
     uint16_t *dx_a, *dx_b;       /* (N, W); forward, the first is the output of a branch until the next norm adds it */
