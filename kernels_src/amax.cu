@@ -14,7 +14,6 @@
 // mj:generic X_TYPE=3 Q_TYPE=1 TRANSFORM=0
 // mj:generic X_TYPE=3 Q_TYPE=2 TRANSFORM=0
 
-/* A maximum has no order, so any split gives the same bits: MJ_AMAX_PARTS runs of chunks, a warp each on a GPU. */
 MJ_FN void load_values(MjLanes *x, const MjAmaxArgs *args, int64_t at, int32_t left)
 {
 #if X_TYPE == MJ_T_F32
@@ -37,6 +36,7 @@ MJ_FN void load_values(MjLanes *x, const MjAmaxArgs *args, int64_t at, int32_t l
 #endif
 }
 
+/* A maximum has no order, so any split gives the same bits: MJ_AMAX_PARTS runs of chunks, a warp each on a GPU. */
 MJ_KERNEL(amax_partial, MjAmaxArgs)
 {
     const int64_t rows = args->offset != NULL ? args->offset[args->experts] : args->rows64 > 0 ? args->rows64 : args->rows;
