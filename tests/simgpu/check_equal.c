@@ -47,24 +47,17 @@ static int fetch(Side *s, MjCase *c, const MjOpBuffer *buffer, size_t *bytes, un
     return s->device->ops->download(s->device, *out, p, *bytes, err);
 }
 
-static int32_t field(const MjOpRow *row, const void *args, const char *a, const char *b)
-{
-    for (const MjOpField *f = row->fields; f->name != NULL; f++)
-        if (strcmp(f->name, a) == 0 || strcmp(f->name, b) == 0) return *(const int32_t *)(const void *)((const char *)args + f->offset);
-    return 0;
-}
-
 /* The cpu's copy along the rows (rows, cols), or under one scale its q, as the GPU's quantisers store it: (cols, stride),
  * zeros past a dense matrix. Rows that a launch leaves alone hold the same filling on both sides. */
-static unsigned char *turn(Side *cpu, MjCase *c, const MjOpRow *row, size_t bytes, unsigned char *plain, MjError *err)
+static unsigned char *turn(Side *cpu, MjCase *c, const MjOpRow *row, int b, size_t bytes, unsigned char *plain, MjError *err)
 {
-    int q = 0;
-    while (strcmp(row->buffers[q].name, "q") != 0) q++;
+    if (plain == NULL)
+        for (b = 0; strcmp(row->buffers[b].name, "q") != 0;) b++;
     const void *args = mj_case_args(c);
-    const size_t rows = (size_t)field(row, args, "rows", "rows"), cols = (size_t)field(row, args, "cols", "width");
+    const size_t cols = (size_t)row->buffers[b].columns(args), rows = (size_t)row->buffers[b].count(args) / cols;
     const size_t stride = (size_t)MJ_KMAJOR_STRIDE(rows);
     size_t ignored;
-    if (plain == NULL && fetch(cpu, c, &row->buffers[q], &ignored, &plain, err) != 0) return NULL;
+    if (plain == NULL && fetch(cpu, c, &row->buffers[b], &ignored, &plain, err) != 0) return NULL;
     unsigned char *turned = mj_xcalloc(1, bytes + 1);
     for (size_t i = 0; i < cols * stride && i < bytes; i++)
         if (i % stride < rows) turned[i] = plain[i % stride * cols + i / stride];
@@ -83,7 +76,7 @@ static int compare_buffer(Side sides[2], MjCase *cases[2], const MjOpRow *row, i
         goto out;
     }
     if (strcmp(row->buffers[b].name, "qt") == 0) {
-        data[0] = turn(&sides[0], cases[0], row, bytes[1], data[0], err);
+        data[0] = turn(&sides[0], cases[0], row, b, bytes[1], data[0], err);
         if (data[0] == NULL) {
             rc = MJ_ERR_DATA;
             goto out;
