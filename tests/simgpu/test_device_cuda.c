@@ -22,6 +22,22 @@ typedef struct Case {
 
 static int expect(bool ok, const char *what, MjError *err) { return ok ? 0 : mj_error(err, MJ_ERR_USAGE, "wrong: %s", what); }
 
+/* A module of the kernel k in `source`. */
+static int load_source(MjDevice *dev, const char *source, MjModule **out, MjError *err)
+{
+    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
+    MjCompileResult image = {0};
+    MjCompiler *c = NULL;
+    int rc;
+    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
+    MJ_TRY(c->compile(c, &req, &image, err));
+    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, out, err));
+out:
+    mj_compile_result_free(&image);
+    if (c != NULL) c->close(c);
+    return rc;
+}
+
 static int is_sm80(MjDevice *dev, MjError *err)
 {
     const MjDeviceInfo *i = dev->ops->info(dev);
@@ -131,16 +147,11 @@ out:
 static int lose(MjDevice *dev, bool in_a_graph, void *at, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
-    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
-    MjCompileResult image = {0};
-    MjCompiler *c = NULL;
     MjModule *m = NULL;
     MjKernelFn *fn = NULL;
     const MjLaunch l = {.grid = 7, .block = 32, .args = &at, .args_bytes = sizeof at, .label = "rmsnorm_fwd"};
     int rc;
-    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
-    MJ_TRY(c->compile(c, &req, &image, err));
-    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
+    MJ_TRY(load_source(dev, source, &m, err));
     MJ_TRY(dev->ops->module_function(m, "k", &fn, err));
     if (in_a_graph) MJ_TRY(dev->ops->graph_begin(dev, err));
     MJ_TRY(dev->ops->launch(dev, fn, &l, err));
@@ -153,8 +164,6 @@ static int lose(MjDevice *dev, bool in_a_graph, void *at, MjError *err)
     }
     rc = dev->ops->synchronize(dev, err);
 out:
-    mj_compile_result_free(&image);
-    if (c != NULL) c->close(c);
     return rc;
 }
 static int lose_it(MjDevice *dev, MjError *err) { return lose(dev, false, NULL, err); }
@@ -218,18 +227,13 @@ out:
 static int overlap(MjDevice *dev, bool alone, bool captured, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { mj_ptx_grid_wait(); p[threadIdx.x] = 1.0f; }\n";
-    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
-    MjCompileResult image = {0};
-    MjCompiler *c = NULL;
     MjModule *m = NULL;
     MjKernelFn *fn = NULL;
     MjGraph *graph = NULL;
     MjEvent *ev = NULL;
     void *p = NULL;
     int rc;
-    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
-    MJ_TRY(c->compile(c, &req, &image, err));
-    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
+    MJ_TRY(load_source(dev, source, &m, err));
     MJ_TRY(dev->ops->module_function(m, "k", &fn, err));
     MJ_TRY(dev->ops->alloc(dev, 1024, "p", &p, err));
     MJ_TRY(dev->ops->fill(dev, p, 0, 1024, err));
@@ -247,8 +251,6 @@ static int overlap(MjDevice *dev, bool alone, bool captured, MjError *err)
 out:
     if (graph != NULL) dev->ops->graph_destroy(dev, graph);
     if (ev != NULL) dev->ops->event_destroy(dev, ev);
-    mj_compile_result_free(&image);
-    if (c != NULL) c->close(c);
     return rc;
 }
 static int overlapped(MjDevice *dev, MjError *err) { return overlap(dev, true, true, err); }
@@ -258,19 +260,12 @@ static int not_overlapped(MjDevice *dev, MjError *err) { return overlap(dev, fal
 static int no_such_kernel(MjDevice *dev, MjError *err)
 {
     const char source[] = "extern \"C\" __global__ void k(float *p) { if (p) p[0] = 1.0f; }\n";
-    const MjCompileRequest req = {.source = source, .source_name = "k.cu", .target = "sm_90a", .entry = "k"};
-    MjCompileResult image = {0};
-    MjCompiler *c = NULL;
     MjModule *m = NULL;
     MjKernelFn *fn = NULL;
     int rc;
-    MJ_TRY(mj_compiler_nvrtc_open(&c, err));
-    MJ_TRY(c->compile(c, &req, &image, err));
-    MJ_TRY(dev->ops->module_load(dev, image.image, image.image_bytes, &m, err));
+    MJ_TRY(load_source(dev, source, &m, err));
     rc = dev->ops->module_function(m, "kernel_that_is_not_there", &fn, err);
 out:
-    mj_compile_result_free(&image);
-    if (c != NULL) c->close(c);
     return rc;
 }
 
